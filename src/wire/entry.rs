@@ -1,0 +1,229 @@
+//! What is both sent and stored: log entries, hard state, configurations.
+//!
+//! ```text
+//! entry:  index u64 | term u64 | stamp u64 | type u8 | payload
+//!   type 0  no-op          no payload
+//!   type 1  configuration  cluster u128 | list of (id u64, incarnation u64), ids ascending
+//!   type 2  command        the rest of the entry, opaque here (see client::Command)
+//! ```
+
+use bytes::Bytes;
+
+use super::codec::{DecodeError, Reader, Writer};
+use super::{MAX_CLIENT_FRAME_BYTES, MAX_MEMBERS};
+use crate::types::{ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
+
+/// The largest encoded entry, in bytes.
+pub const MAX_ENTRY_BYTES: usize = MAX_CLIENT_FRAME_BYTES as usize;
+
+/// Bytes of an entry before its payload.
+pub const ENTRY_HEADER_BYTES: usize = 25;
+
+/// "Persistent state on all servers" (the paper's Figure 2), but for the log itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// Latest term this server has seen (`currentTerm`).
+    pub term: Term,
+    /// Candidate that received this server's vote in the current term (`votedFor`).
+    pub voted_for: Option<NodeId>,
+}
+
+impl HardState {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.term.0);
+        out.option(self.voted_for, |out, id| out.u64(id.0));
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let term = Term(bytes.u64()?);
+        let voted_for = bytes.option("vote", |bytes| bytes.u64().map(NodeId))?;
+        Ok(Self { term, voted_for })
+    }
+}
+
+/// A member as the log knows it: an id alone does not name one, since a directory may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    /// The member's id.
+    pub id: NodeId,
+    /// The incarnation of its data directory.
+    pub incarnation: Incarnation,
+}
+
+impl Member {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.id.0);
+        out.u64(self.incarnation.0);
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { id: NodeId(bytes.u64()?), incarnation: Incarnation(bytes.u64()?) })
+    }
+}
+
+/// Who belongs to the cluster, all of them voters. Entry 1 of every log is one.
+///
+/// Invariant: 1 to [`MAX_MEMBERS`] members, ids ascending and distinct.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// The cluster that these members form.
+    pub cluster: ClusterId,
+    members: Vec<Member>,
+}
+
+impl Configuration {
+    /// Takes the members in any order; `None` if there are none or too many, or if ids repeat.
+    #[must_use]
+    pub fn new(cluster: ClusterId, mut members: Vec<Member>) -> Option<Self> {
+        members.sort_unstable();
+        let distinct = members.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let count = (1..=MAX_MEMBERS).contains(&members.len());
+        (distinct && count).then_some(Self { cluster, members })
+    }
+
+    /// The members, ids ascending.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member with this id.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u128(self.cluster.0);
+        out.list(self.members.iter(), |out, member| member.encode(out));
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let cluster = ClusterId(bytes.u128()?);
+        let members = bytes.list(Member::decode)?;
+        let ascending = members.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let configuration = ascending.then(|| Self::new(cluster, members)).flatten();
+        configuration.ok_or(DecodeError::Invalid("configuration"))
+    }
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: a new leader's first entry, by which it commits those of earlier terms.
+    NoOp,
+    /// The members from this entry on.
+    Configuration(Configuration),
+    /// A command for the state machine, opaque to Raft: see [`super::client::Command`].
+    Command(Bytes),
+}
+
+/// One entry of the Raft log.
+///
+/// Invariant: `encoded` is the encoding of the other fields, made once, when the entry was
+/// proposed or received; it serves the log on disk and every peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The entry's position.
+    pub index: LogIndex,
+    /// The term in which a leader proposed it.
+    pub term: Term,
+    /// The leader's cluster time when it did; never less than the stamp of the entry before.
+    pub stamp: ClusterTime,
+    /// What it holds.
+    pub payload: Payload,
+    encoded: Bytes,
+}
+
+impl Entry {
+    /// Makes and encodes an entry.
+    #[must_use]
+    pub fn new(index: LogIndex, term: Term, stamp: ClusterTime, payload: Payload) -> Self {
+        let mut out = Writer::with_capacity(ENTRY_HEADER_BYTES + 64);
+        out.u64(index.0);
+        out.u64(term.0);
+        out.u64(stamp.0);
+        match &payload {
+            Payload::NoOp => out.u8(0),
+            Payload::Configuration(configuration) => {
+                out.u8(1);
+                configuration.encode(&mut out);
+            }
+            Payload::Command(command) => {
+                out.u8(2);
+                out.put(command);
+            }
+        }
+        let encoded = out.into_bytes();
+        // The command is kept as a slice of the one encoding, not a second time.
+        let payload = match payload {
+            Payload::Command(_) => Payload::Command(encoded.slice(ENTRY_HEADER_BYTES..)),
+            other => other,
+        };
+        Self { index, term, stamp, payload, encoded }
+    }
+
+    /// The encoding.
+    #[must_use]
+    pub fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
+    /// Takes an entry from exactly `encoded`.
+    pub fn decode(encoded: Bytes) -> Result<Self, DecodeError> {
+        let mut bytes = Reader::new(encoded.clone());
+        let (index, term) = (LogIndex(bytes.u64()?), Term(bytes.u64()?));
+        let stamp = ClusterTime(bytes.u64()?);
+        let payload = match bytes.u8()? {
+            0 => Payload::NoOp,
+            1 => Payload::Configuration(Configuration::decode(&mut bytes)?),
+            2 => Payload::Command(bytes.rest()),
+            tag => return Err(DecodeError::UnknownTag { what: "entry type", tag }),
+        };
+        bytes.finish()?;
+        Ok(Self { index, term, stamp, payload, encoded })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64) -> Member {
+        Member { id: NodeId(id), incarnation: Incarnation(id * 10) }
+    }
+
+    #[test]
+    fn entry_of_each_type_decodes_to_itself() {
+        let configuration = Configuration::new(ClusterId(9), vec![member(2), member(1)]).unwrap();
+        let command = Payload::Command(Bytes::from_static(b"command"));
+        for payload in [Payload::NoOp, Payload::Configuration(configuration), command] {
+            let entry = Entry::new(LogIndex(3), Term(2), ClusterTime(1), payload);
+            assert_eq!(Entry::decode(entry.encoded().clone()), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn configuration_with_a_repeated_id_does_not_exist() {
+        assert!(Configuration::new(ClusterId(9), vec![member(1), member(1)]).is_none());
+        assert!(Configuration::new(ClusterId(9), vec![]).is_none());
+    }
+
+    #[test]
+    fn hard_state_with_any_vote_decodes_to_itself() {
+        for voted_for in [None, Some(NodeId(0)), Some(NodeId(u64::MAX))] {
+            let state = HardState { term: Term(7), voted_for };
+            let mut out = Writer::new();
+            state.encode(&mut out);
+            let mut bytes = Reader::new(out.into_bytes());
+            assert_eq!(HardState::decode(&mut bytes), Ok(state));
+            assert_eq!(bytes.finish(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The first frame in each direction of a connection: who is there.
+//!
+//! ```text
+//! PeerHello    cluster option u128 | node u64 | incarnation u64 | boot u64 | advertise string
+//!              | met: list of (id u64, incarnation u64)
+//! ClientHello  empty
+//! Welcome      cluster option u128 | node u64 | cluster time u64 | revision u64 | term u64
+//!              | leader option u64 | list of (id u64, address string)
+//! Refusal      reason u8 | message string
+//! ```
+
+use super::codec::{DecodeError, Reader, Writer};
+use super::entry::Member;
+use super::{MAX_ADDRESS_BYTES, MAX_MEMBERS};
+use crate::types::{BootNumber, ClusterId, ClusterTime, Incarnation, NodeId, Revision, Term};
+
+/// A node introduces itself to another; the one that was dialled answers with its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerHello {
+    /// The sender's cluster; none before its founding.
+    pub cluster: Option<ClusterId>,
+    /// The sender's id.
+    pub node: NodeId,
+    /// The incarnation of its directory.
+    pub incarnation: Incarnation,
+    /// Which boot of that directory this is.
+    pub boot: BootNumber,
+    /// The `HOST:PORT` at which clients reach the sender.
+    pub advertise: String,
+    /// Before the founding: every node met so far, the sender included, ids ascending.
+    pub met: Vec<Member>,
+}
+
+impl PeerHello {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.option(self.cluster, |out, cluster| out.u128(cluster.0));
+        out.u64(self.node.0);
+        out.u64(self.incarnation.0);
+        out.u64(self.boot.0);
+        out.byte_string(self.advertise.as_bytes());
+        out.list(self.met.iter(), |out, member| member.encode(out));
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let hello = Self {
+            cluster: bytes.option("cluster", |bytes| bytes.u128().map(ClusterId))?,
+            node: NodeId(bytes.u64()?),
+            incarnation: Incarnation(bytes.u64()?),
+            boot: BootNumber(bytes.u64()?),
+            advertise: bytes.string("address", MAX_ADDRESS_BYTES)?,
+            met: bytes.list(Member::decode)?,
+        };
+        if hello.met.len() > MAX_MEMBERS {
+            return Err(DecodeError::Invalid("number of members met"));
+        }
+        if hello.node < NodeId::MIN {
+            return Err(DecodeError::Invalid("node id"));
+        }
+        Ok(hello)
+    }
+}
+
+/// A client introduces itself. It has nothing to say: its writes carry their client id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientHello;
+
+impl ClientHello {
+    /// Takes the (empty) encoding.
+    pub fn decode(_: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self)
+    }
+}
+
+/// A member as a client needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberAddress {
+    /// The member's id.
+    pub id: NodeId,
+    /// The `HOST:PORT` at which clients reach it; empty while it is not known.
+    pub address: String,
+}
+
+impl MemberAddress {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.id.0);
+        out.byte_string(self.address.as_bytes());
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let id = NodeId(bytes.u64()?);
+        Ok(Self { id, address: bytes.string("address", MAX_ADDRESS_BYTES)? })
+    }
+}
+
+/// What a node tells a client first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The cluster; none before its founding.
+    pub cluster: Option<ClusterId>,
+    /// The node that answers.
+    pub node: NodeId,
+    /// The cluster time, of which library client ids are made.
+    pub cluster_time: ClusterTime,
+    /// The revision that the node has applied.
+    pub revision: Revision,
+    /// The node's term.
+    pub term: Term,
+    /// The leader of that term, if the node knows one.
+    pub leader: Option<NodeId>,
+    /// All members, this node included.
+    pub members: Vec<MemberAddress>,
+}
+
+impl Welcome {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.option(self.cluster, |out, cluster| out.u128(cluster.0));
+        out.u64(self.node.0);
+        out.u64(self.cluster_time.0);
+        out.u64(self.revision.0);
+        out.u64(self.term.0);
+        out.option(self.leader, |out, leader| out.u64(leader.0));
+        out.list(self.members.iter(), |out, member| member.encode(out));
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            cluster: bytes.option("cluster", |bytes| bytes.u128().map(ClusterId))?,
+            node: NodeId(bytes.u64()?),
+            cluster_time: ClusterTime(bytes.u64()?),
+            revision: Revision(bytes.u64()?),
+            term: Term(bytes.u64()?),
+            leader: bytes.option("leader", |bytes| bytes.u64().map(NodeId))?,
+            members: bytes.list(MemberAddress::decode)?,
+        })
+    }
+}
+
+/// Why the sender closes the connection next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RefusalReason {
+    /// The bytes were no valid frame, or a frame that has no place here.
+    Malformed = 1,
+    /// A frame above the limit.
+    FrameTooLarge = 2,
+    /// The other end belongs to another cluster.
+    WrongCluster = 3,
+    /// The other end's id is taken by another node, or is our own.
+    DuplicateId = 4,
+    /// The other end is not in the configuration.
+    Stranger = 5,
+    /// The other end has an older boot number than was seen of it: a copy put back.
+    OldBoot = 6,
+    /// Too many connections.
+    Busy = 7,
+    /// The lists of the two nodes contradict each other.
+    Contradiction = 8,
+}
+
+/// The last frame before a close, for the log on the other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub reason: RefusalReason,
+    /// For people: cause and cure in one line.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The longest message, in bytes.
+    pub const MAX_MESSAGE_BYTES: usize = 1024;
+
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u8(self.reason as u8);
+        out.byte_string(self.message.as_bytes());
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        use RefusalReason::{
+            Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, OldBoot, Stranger, WrongCluster,
+        };
+        let tag = bytes.u8()?;
+        let reasons =
+            [Malformed, FrameTooLarge, WrongCluster, DuplicateId, Stranger, OldBoot, Busy, Contradiction];
+        let reason = reasons.into_iter().find(|reason| *reason as u8 == tag);
+        let reason = reason.ok_or(DecodeError::UnknownTag { what: "refusal reason", tag })?;
+        Ok(Self { reason, message: bytes.string("refusal message", Self::MAX_MESSAGE_BYTES)? })
+    }
+}
