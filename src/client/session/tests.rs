@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::types::{ClientId, ClientName, ClusterId, Term};
+use crate::client::error::UnknownReason;
+use crate::types::{ClientId, ClientName, ClusterId, Sequence, Term};
+use crate::wire::client::{Outcome, Refused};
 
 /// Drives a session by hand; renders its actions as words, times in milliseconds since the start.
 struct Script {
@@ -145,11 +147,7 @@ impl Script {
     }
 
     fn written(&mut self, node: usize, revision: u64, cached: bool) {
-        self.answer(
-            node,
-            revision,
-            ResponseBody::Written { outcome: crate::wire::client::Outcome::Done, cached },
-        );
+        self.answer(node, revision, ResponseBody::Written { outcome: Outcome::Done, cached });
     }
 
     fn refused(&mut self, node: usize, refused: Refused) {
