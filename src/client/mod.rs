@@ -23,8 +23,8 @@
 //!
 //! # Where things are
 //!
-//! [`session`] decides, [`connection`] carries, [`roster`] knows the nodes, [`attempts`] holds the
-//! table of what may be said at the end, [`own_session`] gives out the numbers.
+//! [`session`] decides; within it, `roster` knows the nodes, `own_session` gives out the numbers, and
+//! `attempts` holds the table of what may be said at the end. `connection` carries the bytes.
 
 mod attempts;
 mod connection;

@@ -29,7 +29,9 @@
 //!
 //! # What it reports
 //!
-//! [`super::attempts`] has the table of definite and unknown outcomes.
+//! A result, a definite error, or [`Error::Unknown`]; the table of it stands above
+//! `src/client/attempts.rs`. Unknown is sticky: once a copy of a write may be in a log, no later
+//! refusal makes it undone.
 
 mod answers;
 mod asking;
@@ -349,5 +351,7 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+mod random_tests;
 #[cfg(test)]
 mod tests;

@@ -29,11 +29,11 @@ An id of the form library:<32 hex digits> is one that a fresh session made for i
 keeps it for ten minutes after its last write. Every other id is a name of yours, and is kept until
 `session close`.
 
-A KEY or VALUE that begins with `-` stands behind `--`: kv_client --port 9001 -- put -k -v";
+A KEY or VALUE that begins with `-` stands behind `--`: kv_client --port 9001 put -- -k -v";
 
 /// Sends one request to a kvstore cluster.
 #[derive(Debug, Parser)]
-#[command(name = "kv_client", version, after_help = AFTER_HELP)]
+#[command(name = "kv_client", version, after_help = AFTER_HELP, arg_required_else_help = false)]
 pub(crate) struct Arguments {
     /// Ports of nodes on --host. One live node is enough, more survive more; reads are answered by
     /// the first that can be reached
@@ -127,10 +127,15 @@ pub(crate) struct Cas {
     /// Set the key only if it is absent; there is no OLD then
     #[arg(long)]
     pub(crate) absent: bool,
-    /// KEY OLD NEW, or KEY NEW with --absent
-    #[arg(value_names = ["KEY", "OLD", "NEW"], num_args = 2..=3, required = true)]
+    /// The key
     #[arg(allow_negative_numbers = true)]
-    operands: Vec<OsString>,
+    key: OsString,
+    /// The value that it must have; left out with --absent
+    #[arg(value_name = "OLD", allow_negative_numbers = true)]
+    second: OsString,
+    /// Its value from then on
+    #[arg(value_name = "NEW", allow_negative_numbers = true)]
+    third: Option<OsString>,
 }
 
 /// What to do with sessions.
@@ -192,7 +197,7 @@ impl Arguments {
             );
         }
         match &self.command {
-            Command::Cas(cas) if cas.absent != (cas.operands.len() == 2) => {
+            Command::Cas(cas) if cas.absent == cas.third.is_some() => {
                 wrong(WrongNumberOfValues, "cas takes KEY OLD NEW, or --absent KEY NEW")
             }
             _ => Ok(self),
@@ -203,10 +208,10 @@ impl Arguments {
 impl Cas {
     /// Key, expected value (`None` with `--absent`), new value.
     pub(crate) fn operands(&self) -> (&[u8], Option<&[u8]>, &[u8]) {
-        match &self.operands[..] {
-            [key, new] => (key.as_bytes(), None, new.as_bytes()),
-            [key, old, new] => (key.as_bytes(), Some(old.as_bytes()), new.as_bytes()),
-            other => unreachable!("clap takes two or three, not {}", other.len()),
+        let (key, second) = (self.key.as_bytes(), self.second.as_bytes());
+        match &self.third {
+            None => (key, None, second),
+            Some(new) => (key, Some(second), new.as_bytes()),
         }
     }
 }

@@ -119,19 +119,17 @@ impl Session {
     pub(super) fn note_silence(&mut self, now: Instant) {
         let began = self.pending.as_ref().map(|pending| pending.began);
         let (mut given_up, silent) = self.roster.note_slow_dials(now, began);
-        let Some(pending) = &mut self.pending else {
-            self.closing.extend(given_up);
-            return;
-        };
-        pending.fan_out |= silent;
-        for attempt in pending.attempts.in_flight() {
-            if !attempt.overdue && attempt.patient_until <= now {
-                attempt.overdue = true;
-                pending.fan_out = true;
-                self.roster.on_silent(attempt.link, now);
-            }
-            if attempt.give_up_at <= now {
-                given_up.push(attempt.link);
+        if let Some(pending) = &mut self.pending {
+            pending.fan_out |= silent;
+            for attempt in pending.attempts.in_flight() {
+                if !attempt.overdue && attempt.patient_until <= now {
+                    attempt.overdue = true;
+                    pending.fan_out = true;
+                    self.roster.on_silent(attempt.link, now);
+                }
+                if attempt.give_up_at <= now {
+                    given_up.push(attempt.link);
+                }
             }
         }
         for link in given_up {

@@ -652,3 +652,18 @@ fn farewell_of_a_client_that_wrote_nothing_is_nothing() {
     script.done();
     assert!(script.session.farewell().is_none(), "named sessions stay");
 }
+
+#[test]
+fn dial_that_outlasts_its_request_is_given_up_once() {
+    let mut script = Script::new(&[A, B]);
+    script.get(false);
+    script.pull();
+    script.advance(100);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    script.answer(B, 10, ResponseBody::Value(None));
+    script.done();
+    script.advance(900);
+    assert_eq!(script.pull(), format!("close a, wait {}", Instant::MAX.as_millis()));
+}
