@@ -202,7 +202,7 @@ impl<T> TimerWheel<T> {
         let before = self.now;
         self.now = before.max(now.as_millis());
         self.drain(OVERDUE);
-        // Upwards, so that what cascades down does not come into a slot that is yet to be drained.
+        // Upwards, so that what cascades down is not drained a second time.
         for level in 0..LEVELS {
             let mut passed = self.occupied[level] & slots_passed(level, before, self.now);
             while passed != 0 {
