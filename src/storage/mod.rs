@@ -303,14 +303,3 @@ fn recovered(state: &State, entries: Vec<Entry>) -> Recovered {
     let peer_boots = state.peer_boots.iter().map(|(id, boot)| (*id, *boot)).collect();
     Recovered { node, incarnation, boot, hard_state, entries, peer_boots }
 }
-impl<D: Disk> Storage<D> {
-    pub fn persist(&mut self, _: &Batch<'_>) -> Result<(), WriteError> {
-        Ok(())
-    }
-    pub fn mark_synced(&mut self) -> Result<(), WriteError> {
-        Ok(())
-    }
-    pub fn prepare_spare(&mut self, _: u64) -> Result<bool, WriteError> {
-        Ok(true)
-    }
-}
