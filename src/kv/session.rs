@@ -87,7 +87,8 @@ impl Session {
             last_revision: Revision(0),
             last_stamp: stamp,
             closed: false,
-            records: VecDeque::new(),
+            // Most sessions are of commands that write once; by default there is room for four.
+            records: VecDeque::with_capacity(1),
             records_tally: Tally::default(),
         }
     }
@@ -279,5 +280,15 @@ fn hash_client(hash: Hash64, client: &ClientId) -> Hash64 {
     match client {
         ClientId::Library { born, nonce } => hash.number(0).number(born.0).number(*nonce),
         ClientId::Named(name) => hash.number(1).bytes(name.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_counts_for_what_it_takes() {
+        assert_eq!(size_of::<Record>() as u64, RECORD_BYTES);
     }
 }

@@ -72,8 +72,9 @@ pub struct Quota {
 impl Limits {
     /// The limits of this format version.
     ///
-    /// Library sessions: those of 870 new clients a second for ten minutes, in at most 160 MiB of
-    /// memory all told. Named sessions: as many as one answer to a list of them can hold.
+    /// Library sessions: those of 870 new clients a second for ten minutes, which take 140 MiB of
+    /// memory if each wrote once. Named sessions: few enough that a list of all of them fits in
+    /// one answer.
     pub const STANDARD: Limits = Limits {
         lifetime: Duration::from_secs(600),
         window: 256,
@@ -155,7 +156,7 @@ impl Sessions {
     /// An id may well be born ahead of the stamp: a client learns the time from a leader that runs
     /// ahead of the stamps in its log, and if that leader dies its successor starts over from those
     /// stamps. Such a client must not be turned away, so its session just lives until its birth has
-    /// aged. It cannot be ahead by a lifetime, since a leader never lets half as much pass without
+    /// aged. It cannot be ahead by a lifetime, since a leader lets only a quarter of one pass without
     /// an entry (`StateMachine::next_expiry`); an id that is was made up, and would live for ever.
     fn begin_session(&self, write: &Write, stamp: ClusterTime) -> Verdict {
         let ClientId::Library { born, .. } = write.client else { return Verdict::New };

@@ -315,6 +315,9 @@ fn nonsense_is_refused_by_the_request_alone() {
     assert!(matches!(check_write(&sized(0, 0)), Err(Refused::Malformed(_))));
     assert!(matches!(check_write(&sized(MAX_KEY_BYTES + 1, 0)), Err(Refused::TooLarge(_))));
     assert!(matches!(check_write(&sized(1, MAX_VALUE_BYTES + 1)), Err(Refused::TooLarge(_))));
+    let (key, expected) = (bytes(1), Some(bytes(MAX_VALUE_BYTES + 1)));
+    let compare = Operation::CompareAndSet { key, expected, new: bytes(1) };
+    assert!(matches!(check_write(&write(&client, 1, compare)), Err(Refused::TooLarge(_))));
     let mut applier = Applier::new();
     assert!(is_malformed(&applier.put(&client, 0)));
     assert_eq!(applier.machine.session_count(), 0);

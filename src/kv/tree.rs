@@ -7,6 +7,9 @@
 //! nodes. This is how a snapshot is taken between two turns of the event loop, and written out in
 //! slices while writes go on.
 //!
+//! The price is paid at the end: dropping a clone frees, all at once, what was replaced meanwhile
+//! and only the clone still held.
+//!
 //! Why not the standard `BTreeMap`: its clone copies every item, which stops the loop for as long
 //! as there are keys.
 //!

@@ -177,7 +177,7 @@ fn welcome_of_a_leader() {
 
 #[test]
 fn append_entries_with_a_no_op() {
-    let no_op = Entry::new(LogIndex(6), Term(3), ClusterTime(255), Payload::NoOp);
+    let no_op = Entry::new(LogIndex(6), Term(3), ClusterTime(255), Payload::NoOp { leader: NodeId(2) });
     let message = AppendEntries {
         term: Term(3),
         prev_log_index: LogIndex(5),
@@ -193,11 +193,12 @@ fn append_entries_with_a_no_op() {
          02 00 00 00 00 00 00 00  prev log term: 2
          04 00 00 00 00 00 00 00  leader commit: 4
          01 00 00 00  entries: one
-         19 00 00 00  of 25 bytes
+         21 00 00 00  of 33 bytes
          06 00 00 00 00 00 00 00  index: 6
          03 00 00 00 00 00 00 00  term: 3
          FF 00 00 00 00 00 00 00  stamp: 255 ms
-         00  type: no-op",
+         00  type: no-op
+         02 00 00 00 00 00 00 00  leader: 2",
     );
 }
 

@@ -97,7 +97,7 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
 
 pub(super) fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
-        Just(Payload::NoOp),
+        any::<u64>().prop_map(|leader| Payload::NoOp { leader: NodeId(leader) }),
         configuration().prop_map(Payload::Configuration),
         command().prop_map(|command| {
             let mut out = Writer::new();
