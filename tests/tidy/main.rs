@@ -35,7 +35,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("net", &["wire", "timer_wheel", "types", "time"]),
     ("replica", &["raft", "kv", "storage", "wire", "timer_wheel", "types", "time"]),
     ("server", &["replica", "raft", "kv", "storage", "net", "wire", "timer_wheel", "types", "time"]),
-    ("client", &["wire", "types", "time::Duration"]),
+    ("client", &["wire", "types", "time"]),
     ("bin/kv_client", &["client", "wire", "types", "time"]),
     (
         "bin/kvstore",
