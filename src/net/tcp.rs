@@ -7,7 +7,6 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
-
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};

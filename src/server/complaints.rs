@@ -13,13 +13,13 @@ const MAX_LINES: usize = 64;
 
 /// The lines that were written lately.
 #[derive(Debug, Default)]
-pub struct Complaints {
+pub(super) struct Complaints {
     last: BTreeMap<String, Instant>,
 }
 
 impl Complaints {
     /// Logs a line, unless it was logged lately, or too many others were.
-    pub fn warn(&mut self, now: Instant, line: String) {
+    pub(super) fn warn(&mut self, now: Instant, line: String) {
         if self.permits(now, &line) {
             warn!("{line}");
             self.last.insert(line, now);

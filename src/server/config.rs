@@ -230,9 +230,9 @@ fn parse_address(text: &str) -> Option<String> {
 }
 
 fn election(text: &str) -> Result<(u64, u64), ConfigError> {
-    let numbers = text.split_once('-').and_then(|(min, max)| {
-        Some((min.trim().parse::<u64>().ok()?, max.trim().parse::<u64>().ok()?))
-    });
+    let numbers = text
+        .split_once('-')
+        .and_then(|(min, max)| Some((min.trim().parse::<u64>().ok()?, max.trim().parse::<u64>().ok()?)));
     let (min, max) = numbers.ok_or_else(|| ConfigError::Election(text.to_owned()))?;
     if min >= max || max > MAX_ELECTION_MS {
         return Err(ConfigError::Spread { min, max });
@@ -289,8 +289,7 @@ mod tests {
     #[test]
     fn peers_in_each_form_are_read() {
         let peers = with_peers("9002, db3:9003 ,4=[::1]:9004,").unwrap();
-        let expected =
-            [entry(None, "127.0.0.1:9002"), entry(None, "db3:9003"), entry(Some(4), "[::1]:9004")];
+        let expected = [entry(None, "127.0.0.1:9002"), entry(None, "db3:9003"), entry(Some(4), "[::1]:9004")];
         assert_eq!(peers, expected);
         assert_eq!(with_peers("").unwrap(), []);
     }

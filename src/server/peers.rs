@@ -139,9 +139,8 @@ impl Peers {
         peer_boots: &[(NodeId, BootNumber)],
         seed: [u8; 32],
     ) -> Self {
-        let boot_of = |(id, boot): &(NodeId, BootNumber)| {
-            Some((*configuration.as_ref()?.member(*id)?, *boot))
-        };
+        let boot_of =
+            |(id, boot): &(NodeId, BootNumber)| Some((*configuration.as_ref()?.member(*id)?, *boot));
         Self {
             boots: peer_boots.iter().filter_map(boot_of).collect(),
             announced: BTreeSet::from([identity.member()]),
@@ -218,14 +217,6 @@ impl Peers {
             advertise: self.identity.advertise.clone(),
             met: met.into_iter().collect(),
         }
-    }
-
-    /// Whether this node may believe a founding that it is told of: it is in no cluster yet, and it
-    /// is a member of that one.
-    #[must_use]
-    pub fn accepts_founding(&self, configuration: &Configuration) -> bool {
-        let own = self.identity.member();
-        self.configuration.is_none() && configuration.member(own.id) == Some(&own)
     }
 
     /// Why there is no cluster yet; none if there is one.
@@ -390,9 +381,8 @@ impl Peers {
 
     fn on_hello_again(&mut self, connection: ConnectionId, hello: PeerHello) -> Result<(), Refusal> {
         let handshaken = self.handshaken.get_mut(&connection).expect("looked up before");
-        let same = |a: &PeerHello, b: &PeerHello| {
-            (a.node, a.incarnation, a.boot) == (b.node, b.incarnation, b.boot)
-        };
+        let same =
+            |a: &PeerHello, b: &PeerHello| (a.node, a.incarnation, a.boot) == (b.node, b.incarnation, b.boot);
         if !same(&handshaken.hello, &hello) {
             return Err(refusal(RefusalReason::Malformed, "a node cannot become another one".to_owned()));
         }
@@ -437,8 +427,7 @@ impl Peers {
     fn judge_dialled(&self, entry: usize, member: Member) -> Result<(), Refusal> {
         let PeerEntry { node: expected, address } = &self.diallers[entry].entry;
         if let Some(expected) = expected.filter(|expected| *expected != member.id) {
-            let message =
-                format!("--peers says {expected}={address}, but node {} answers there", member.id);
+            let message = format!("--peers says {expected}={address}, but node {} answers there", member.id);
             return Err(refusal(RefusalReason::Contradiction, message));
         }
         let reports = self.diallers.iter().enumerate().filter(|(index, _)| *index != entry);
@@ -597,7 +586,8 @@ impl Peers {
         }
         if let Verdict::Found(members) = self.verdict() {
             let cluster = ClusterId(self.random.random());
-            let configuration = Configuration::new(cluster, members).expect("a list is bounded, its ids differ");
+            let configuration =
+                Configuration::new(cluster, members).expect("a list is bounded, its ids differ");
             self.founding = true;
             self.effects.push(Effect::Found(configuration));
         }

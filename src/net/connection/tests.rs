@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 
-use crate::net::scripted::{ScriptedSocket, would_block};
 use super::*;
+use crate::net::scripted::{ScriptedSocket, would_block};
 
 const READABLE: Readiness =
     Readiness { readable: true, writable: false, read_closed: false, write_closed: false };
@@ -142,11 +142,8 @@ fn dial_that_is_refused_or_reaches_itself_is_an_end() {
     let mut connection =
         Connection::dialled(ScriptedSocket { connects: refused, ..ScriptedSocket::default() }, 16);
     assert!(matches!(connection.finish_connect(), Err(CloseCause::Io(_))));
-    let itself = ScriptedSocket {
-        connects: [Ok(true)].into(),
-        self_connected: true,
-        ..ScriptedSocket::default()
-    };
+    let itself =
+        ScriptedSocket { connects: [Ok(true)].into(), self_connected: true, ..ScriptedSocket::default() };
     let mut connection = Connection::dialled(itself, 16);
     assert!(matches!(connection.finish_connect(), Err(CloseCause::SelfConnected)));
 }

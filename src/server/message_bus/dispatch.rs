@@ -1,8 +1,6 @@
 //! From frames to what they mean.
 
-use super::{
-    Inbound, MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES, MessageBus, Party,
-};
+use super::{Inbound, MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES, MessageBus, Party};
 use crate::net::{CloseCause, ConnectionId, Socket};
 use crate::replica::{ClientConnection, Transport};
 use crate::types::Revision;
@@ -37,7 +35,9 @@ impl<S: Socket> MessageBus<S> {
         };
         match self.peers.on_hello(self.now, id, entry, hello) {
             Err(refusal) => self.refuse(id, refusal),
-            Ok(()) if self.peers.is_handshaken(id) => self.become_party(id, Party::Peer, MAX_PEER_FRAME_BYTES),
+            Ok(()) if self.peers.is_handshaken(id) => {
+                self.become_party(id, Party::Peer, MAX_PEER_FRAME_BYTES)
+            }
             // A duplicate, or this node itself: an effect will close it.
             Ok(()) => {}
         }
@@ -91,11 +91,6 @@ impl<S: Socket> MessageBus<S> {
         // Before the founding a node may talk to us that we have not met ourselves. It is not
         // believed; once we have met it, it says the same again.
         let Some(from) = self.peers.node_behind(id) else { return };
-        if let Message::Found(configuration) = &message
-            && !self.peers.accepts_founding(configuration)
-        {
-            return;
-        }
         self.inbox.push_back(Inbound::Message(from, message));
     }
 

@@ -161,9 +161,8 @@ impl<S: Socket> MessageBus<S> {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         visitor.deadline = None;
         let (frames, bytes) = visitor.progress;
-        let sends = !connection.has_partial_frame()
-            || connection.has_input()
-            || connection.frames_read() != frames;
+        let sends =
+            !connection.has_partial_frame() || connection.has_input() || connection.frames_read() != frames;
         let reads = connection.queued_bytes() == 0 || connection.bytes_written() != bytes;
         let overdue = match visitor.party {
             Party::Dialled(_) if connection.is_connecting() => Some("no answer to the dial"),
