@@ -207,10 +207,12 @@ pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let start = 15_000 + u16::try_from(std::process::id() % 14_000)?;
     let candidates = (start..30_000).chain(15_000..start);
     // All are held until the last is found, so that none is found twice.
-    let held: Vec<TcpListener> = candidates
-        .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
-        .take(count)
-        .collect();
+    let held: Vec<TcpListener> =
+        candidates.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).take(count).collect();
     ensure!(held.len() == count, "no {count} free ports between 15000 and 30000");
-    Ok(held.iter().map(TcpListener::local_addr).map(|address| address.map(|it| it.port())).collect::<Result<_, _>>()?)
+    Ok(held
+        .iter()
+        .map(TcpListener::local_addr)
+        .map(|address| address.map(|it| it.port()))
+        .collect::<Result<_, _>>()?)
 }

@@ -66,7 +66,11 @@ impl Quest {
         let leader = self.cluster.wait_until_whole()?;
         let took = start.elapsed().as_millis();
         ensure!(leader == 0, "the lowest id founds, so node 1 leads first, not node {}", leader + 1);
-        seen(1, "one leader, two followers, connected and replicating", format_args!("node 1 leads, after {took} ms"));
+        seen(
+            1,
+            "one leader, two followers, connected and replicating",
+            format_args!("node 1 leads, after {took} ms"),
+        );
         Ok(leader)
     }
 
@@ -84,7 +88,10 @@ impl Quest {
         self.cluster.wait_for_exit(leader)?;
         seen(3, "the leader is killed", format_args!("SIGKILL to node {}", leader + 1));
         let elected = self.failovers.last().context("a fail-over was measured")?.elected;
-        ensure!(elected <= ELECTION_LIMIT, "the election took {elected:?}, at most {ELECTION_LIMIT:?} is allowed");
+        ensure!(
+            elected <= ELECTION_LIMIT,
+            "the election took {elected:?}, at most {ELECTION_LIMIT:?} is allowed"
+        );
         let what = "within 500 ms a follower becomes a candidate and wins";
         seen(4, what, format_args!("node {} elected after {:.1} ms", next + 1, millis(elected)));
         let mut client = self.cluster.client_of(next)?;
@@ -111,7 +118,8 @@ impl Quest {
             }
         }
         let next = next.context("no survivor leads after a write was acknowledged")?;
-        let line = self.cluster.wait_for_line(next, struck, PATIENCE, |line| line.contains("elected leader"))?;
+        let line =
+            self.cluster.wait_for_line(next, struck, PATIENCE, |line| line.contains("elected leader"))?;
         let elected = line.at.duration_since(struck);
         self.failovers.push(Failover { what, elected, first_write });
         Ok(next)
@@ -121,7 +129,11 @@ impl Quest {
         let follower = (1..3).find(|node| *node != leader).context("one follower remains")?;
         self.check_all_keys(follower)?;
         let port = self.cluster.port(follower);
-        seen(6, "all five keys read from the remaining follower", format_args!("node {} answers on its own port {port}", follower + 1));
+        seen(
+            6,
+            "all five keys read from the remaining follower",
+            format_args!("node {} answers on its own port {port}", follower + 1),
+        );
         Ok(())
     }
 
@@ -141,7 +153,8 @@ impl Quest {
     fn write_twice(&mut self) -> Result<()> {
         let name = ClientName::new(b"demo").context("a name of four bytes")?;
         let identity = Identity { client: ClientId::Named(name), sequence: Sequence(1) };
-        let operation = Operation::Put { key: Bytes::from_static(b"once"), value: Bytes::from_static(b"first") };
+        let operation =
+            Operation::Put { key: Bytes::from_static(b"once"), value: Bytes::from_static(b"first") };
         let mut client: Client = self.cluster.client()?;
         let first = client.write_as(identity.clone(), operation.clone())?;
         client.put("once", "second")?;
@@ -149,7 +162,11 @@ impl Quest {
         ensure!(!first.cached && again.cached, "cached: first {}, again {}", first.cached, again.cached);
         ensure!(first.revision == again.revision, "revisions {} and {}", first.revision, again.revision);
         ensure!(client.get("once")?.value.as_deref() == Some(b"second"), "the duplicate was applied again");
-        seen(7, "a duplicate write gets the cached result, applied once", format_args!("revision {} both times", first.revision));
+        seen(
+            7,
+            "a duplicate write gets the cached result, applied once",
+            format_args!("revision {} both times", first.revision),
+        );
         Ok(())
     }
 
@@ -173,7 +190,11 @@ impl Quest {
         let now = self.cluster.wait_until_whole()?;
         ensure!(now != leader, "the stopped leader leads again");
         self.check_all_keys(leader)?;
-        seen(8, "so does one that was stopped and continued", format_args!("node {} after SIGSTOP and SIGCONT", leader + 1));
+        seen(
+            8,
+            "so does one that was stopped and continued",
+            format_args!("node {} after SIGSTOP and SIGCONT", leader + 1),
+        );
         Ok(())
     }
 
@@ -183,7 +204,11 @@ impl Quest {
         let status = self.cluster.wait_for_exit(leader)?;
         ensure!(status.success(), "node {} left with {status}", leader + 1);
         self.check_all_keys(next)?;
-        seen(3, "a leader that is told to leave hands over first", format_args!("node {} exit 0, node {} leads", leader + 1, next + 1));
+        seen(
+            3,
+            "a leader that is told to leave hands over first",
+            format_args!("node {} exit 0, node {} leads", leader + 1, next + 1),
+        );
         Ok(())
     }
 
