@@ -62,8 +62,7 @@ impl Model {
 pub(crate) fn founding() -> Turn {
     let members = (1..=3).map(|id| Member { id: NodeId(id), incarnation: Incarnation(100 + id) });
     let configuration = Configuration::new(ClusterId(77), members.collect()).unwrap();
-    let entry =
-        Entry::new(LogIndex(1), Term(0), ClusterTime(0), Payload::Configuration(configuration));
+    let entry = Entry::new(LogIndex(1), Term(0), ClusterTime(0), Payload::Configuration(configuration));
     Turn { entries: vec![entry], ..Turn::default() }
 }
 
@@ -92,9 +91,8 @@ pub(crate) fn random_turn(model: &Model, rng: &mut Rng, max_bytes: usize) -> Tur
         let last = model.entries.len() as u64;
         let kept = if rng.random_bool(0.2) { rng.random_range(1..=last) } else { last };
         let count = rng.random_range(1..4);
-        let entries = (1..=count).map(|position| {
-            command(kept + position, hard_state.term.0, rng.random_range(0..max_bytes))
-        });
+        let entries = (1..=count)
+            .map(|position| command(kept + position, hard_state.term.0, rng.random_range(0..max_bytes)));
         turn.entries = entries.collect();
     }
     // Boots of a peer only rise.
@@ -183,7 +181,10 @@ impl Node {
         Ok(storage)
     }
 
-    fn write(&mut self, storage: &mut Storage<SimDisk>) -> Result<(), kvstore::storage::WriteError> {
+    pub(crate) fn write(
+        &mut self,
+        storage: &mut Storage<SimDisk>,
+    ) -> Result<(), kvstore::storage::WriteError> {
         while self.acknowledged < self.turns.len() {
             self.begun = self.acknowledged + 1;
             storage.persist(&self.turns[self.acknowledged].batch())?;
