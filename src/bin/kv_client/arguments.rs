@@ -98,7 +98,7 @@ pub(crate) enum Command {
     #[command(override_usage = "kv_client --port P cas KEY OLD NEW\n       \
                                 kv_client --port P cas --absent KEY NEW")]
     Cas(Cas),
-    /// Print the keys that begin with a prefix, and their values: KEY<tab>VALUE a line
+    /// Print the keys that begin with a prefix, and their values, a tab between them, a line each
     Scan {
         /// Nothing: all keys
         #[arg(default_value = "", hide_default_value = true, allow_negative_numbers = true)]
