@@ -28,8 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Plays a fail-over with three child processes and checks what it sees.
-    Demo,
+    /// Plays the quest with three child processes and checks what it sees; or measures fail-overs.
+    Demo(demo::DemoFlags),
 }
 
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
         Err(error) => return on_usage(&error),
     };
     match cli {
-        Cli { command: Some(Command::Demo), .. } => demo::run(),
+        Cli { command: Some(Command::Demo(flags)), .. } => demo::run(&flags),
         Cli { node: Some(flags), .. } => run_node(flags),
         Cli { node: None, .. } => wrong_usage("--id and --port are required"),
     }

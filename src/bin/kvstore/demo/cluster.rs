@@ -205,15 +205,16 @@ fn report_lines(node: usize, stream: Box<dyn std::io::Read + Send>, reports: &Se
 
 /// Ports that are free now, below the range from which outgoing connections take theirs.
 pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    // All are held until the last is found, so that none is found twice.
+    free_listeners(count)?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+/// Listeners on such ports.
+pub(super) fn free_listeners(count: usize) -> Result<Vec<TcpListener>> {
     let start = 15_000 + u16::try_from(std::process::id() % 14_000)?;
     let candidates = (start..30_000).chain(15_000..start);
-    // All are held until the last is found, so that none is found twice.
-    let held: Vec<TcpListener> =
-        candidates.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).take(count).collect();
-    ensure!(held.len() == count, "no {count} free ports between 15000 and 30000");
-    Ok(held
-        .iter()
-        .map(TcpListener::local_addr)
-        .map(|address| address.map(|it| it.port()))
-        .collect::<Result<_, _>>()?)
+    let free = candidates.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    let listeners: Vec<TcpListener> = free.take(count).collect();
+    ensure!(listeners.len() == count, "no {count} free ports between 15000 and 30000");
+    Ok(listeners)
 }
