@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use log::info;
-
 use super::admission::Admission;
 use super::complaints::Complaints;
 use super::peers::Peers;
@@ -231,7 +229,6 @@ impl<S: Socket> MessageBus<S> {
     /// The founding is durable here: nodes that are not members are dismissed, those that are and
     /// do not know it are told.
     pub fn set_configuration(&mut self, configuration: &Configuration) {
-        info!("cluster {} with {} members", configuration.cluster, configuration.members().len());
         self.peers.set_configuration(configuration.clone());
         self.run_effects();
     }

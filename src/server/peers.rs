@@ -563,6 +563,7 @@ impl Peers {
             .map(|dialler| founding::Entry {
                 address: &dialler.entry.address,
                 report: dialler.report.as_ref(),
+                is_refusal: dialler.is_refusal,
             })
             .collect()
     }

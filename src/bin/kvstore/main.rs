@@ -98,7 +98,9 @@ fn on_usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let hints = ["Usage:", "For more information"];
+    let is_hint = |line: &str| hints.iter().any(|hint| line.starts_with(hint));
+    let lines = text.lines().map(str::trim).take_while(|line| !is_hint(line));
     let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     wrong_usage(line.trim_start_matches("error: "))
 }
