@@ -3,6 +3,7 @@
 mod demo;
 mod log_writer;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -135,7 +136,9 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let options = Options { sync: config.fsync, ..Options::default() };
     let (storage, recovered) = Storage::open(disk, config.node, options, Incarnation(rand::random()))?;
     let server = Server::open(config, storage, recovered, rand::random())?;
-    println!(
+    // Nobody may be listening to stdout; the node is wanted all the same.
+    _ = writeln!(
+        io::stdout(),
         "kvstore: node {} listening on {}, data in {}",
         config.node,
         config.listen,

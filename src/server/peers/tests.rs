@@ -1,4 +1,5 @@
 use super::*;
+use crate::types::ClusterId;
 
 const HEARTBEAT: Duration = Duration::from_millis(30);
 
