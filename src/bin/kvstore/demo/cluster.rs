@@ -35,6 +35,7 @@ struct Node {
 
 /// The cluster. Dropping it ends every process and removes the directory.
 pub(super) struct Cluster {
+    program: PathBuf,
     nodes: Vec<Node>,
     directory: TempDir,
     lines: Receiver<LogLine>,
@@ -44,13 +45,13 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Prepares three nodes; `peers` gives the `--peers` list of each, given all ports.
-    pub(super) fn new(peers: impl Fn(usize, &[u16]) -> String) -> Result<Self> {
+    /// Prepares three nodes of `program`; `peers` gives the `--peers` list of each, given all ports.
+    pub(super) fn new(program: PathBuf, peers: impl Fn(usize, &[u16]) -> String) -> Result<Self> {
         let ports = free_ports(3)?;
         let nodes = (0..3).map(|node| Node { port: ports[node], peers: peers(node, &ports), child: None });
         let directory = TempDir::with_prefix("kvstore-demo-").context("no temporary directory")?;
         let (reports, lines) = mpsc::channel();
-        Ok(Self { nodes: nodes.collect(), directory, lines, reports, log: Vec::new() })
+        Ok(Self { program, nodes: nodes.collect(), directory, lines, reports, log: Vec::new() })
     }
 
     pub(super) fn directory(&self) -> PathBuf {
@@ -67,10 +68,10 @@ impl Cluster {
 
     /// Starts a node and waits for the line by which it says that it listens.
     pub(super) fn start(&mut self, node: usize) -> Result<()> {
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
         let data = self.directory.path().join(format!("node-{}", node + 1));
         let Node { port, peers, child } = &mut self.nodes[node];
-        let mut process = Command::new(program)
+        let since = Instant::now();
+        let mut process = Command::new(&self.program)
             .args(["--id", &(node + 1).to_string(), "--port", &port.to_string(), "--peers", peers])
             .arg("--data-dir")
             .arg(data)
@@ -87,7 +88,6 @@ impl Cluster {
             let reports = self.reports.clone();
             thread::spawn(move || report_lines(node, stream, &reports));
         }
-        let since = Instant::now();
         self.wait_for_line(node, since, PATIENCE, |line| line.contains("listening on"))?;
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Cluster {
         }
     }
 
-    /// The number of a node, from its id.
+    /// The place of the node with this id.
     pub(super) fn node_of(id: NodeId) -> Result<usize> {
         Ok(usize::try_from(id.0.checked_sub(1).context("node ids begin at 1")?)?)
     }

@@ -33,7 +33,8 @@ struct Failover {
 /// # Errors
 /// The first requirement that was not seen to hold, and why.
 pub(super) fn play() -> Result<()> {
-    let cluster = Cluster::new(|node, ports| {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let cluster = Cluster::new(program, |node, ports| {
         let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
         others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
     })?;
