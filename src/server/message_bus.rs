@@ -43,8 +43,6 @@ const FOUNDING_PERIOD: Duration = Duration::from_millis(250);
 /// How often it is logged what it waits for.
 const FOUNDING_LINE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Connections accepted in one turn, at most.
-const ACCEPTS_PER_TURN: usize = 64;
 /// Read by everybody together.
 const SCRATCH_BYTES: usize = 256 << 10;
 const HELLO_BUDGET: ReadBudget = ReadBudget { bytes: MAX_HELLO_BYTES as usize + HEADER_BYTES, frames: 1 };
@@ -292,7 +290,7 @@ impl<S: Socket> MessageBus<S> {
     /// Lets in who waits outside, a bounded number at once.
     pub fn accept(&mut self, now: Instant) {
         self.now = now;
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..self.admission.accepts_per_turn() {
             if !self.admission.may_accept() {
                 break;
             }
