@@ -200,7 +200,6 @@ impl<D: Disk> Replica<D> {
     /// # Panics
     /// If this node belongs to a cluster already.
     pub fn found(&mut self, now: Instant, configuration: Configuration) {
-        log::info!("founded cluster={} members={}", configuration.cluster, configuration.members().len());
         self.raft.found(now, configuration);
     }
 

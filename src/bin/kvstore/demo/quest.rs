@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use kvstore::client::{Client, Identity};
 use kvstore::types::{ClientId, ClientName, Sequence};
-use kvstore::wire::client::{Operation, RoleName};
+use kvstore::wire::client::Operation;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, PATIENCE};
+use super::cluster::Cluster;
 
 /// Within so long a follower must have become a candidate and won.
 const ELECTION_LIMIT: Duration = Duration::from_millis(500);
@@ -111,15 +111,9 @@ impl Quest {
         self.cluster.signal(leader, signal)?;
         client.put("failed over", what)?;
         let first_write = struck.elapsed();
-        let mut next = None;
-        for node in (0..3).filter(|node| *node != leader) {
-            if self.cluster.status(node)?.role == RoleName::Leader {
-                next = Some(node);
-            }
-        }
-        let next = next.context("no survivor leads after a write was acknowledged")?;
-        let line =
-            self.cluster.wait_for_line(next, struck, PATIENCE, |line| line.contains("elected leader"))?;
+        let line = self.cluster.wait_for(struck, |line| line.text.contains("elected leader"))?;
+        let next = line.node;
+        ensure!(next != leader, "node {} was elected again", leader + 1);
         let elected = line.at.duration_since(struck);
         self.failovers.push(Failover { what, elected, first_write });
         Ok(next)
@@ -173,7 +167,7 @@ impl Quest {
     fn bring_back(&mut self, leader: usize) -> Result<()> {
         let since = Instant::now();
         self.cluster.start(0)?;
-        self.cluster.wait_for_line(0, since, PATIENCE, |line| line.contains("stepping down"))?;
+        self.cluster.wait_for_line(0, since, |line| line.contains("stepping down"))?;
         let now = self.cluster.wait_until_whole()?;
         ensure!(now == leader, "node {} led, node {} leads after the restart", leader + 1, now + 1);
         self.check_all_keys(0)?;
@@ -186,7 +180,7 @@ impl Quest {
         self.fail_over(leader, Signal::STOP, "SIGSTOP")?;
         let since = Instant::now();
         self.cluster.signal(leader, Signal::CONT)?;
-        self.cluster.wait_for_line(leader, since, PATIENCE, |line| line.contains("stepping down"))?;
+        self.cluster.wait_for_line(leader, since, |line| line.contains("stepping down"))?;
         let now = self.cluster.wait_until_whole()?;
         ensure!(now != leader, "the stopped leader leads again");
         self.check_all_keys(leader)?;
