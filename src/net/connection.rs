@@ -43,9 +43,9 @@ pub enum CloseCause {
     /// More waits to leave than may; the other end does not read.
     #[error("the other end does not read its answers")]
     Overflow,
-    /// We want it no more.
-    #[error("closed by this node")]
-    Ours,
+    /// One side refused the other, and said so.
+    #[error("refused")]
+    Refusal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,4 +119,6 @@ pub fn is_exhausted(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod memory;
+#[cfg(test)]
 pub(crate) mod scripted;

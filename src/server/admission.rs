@@ -20,6 +20,9 @@ const MAX_CLIENTS: u64 = 65_536;
 /// The most connections that have not introduced themselves, or are being refused.
 const MAX_UNKNOWN: u64 = 256;
 
+/// Connections accepted in one turn, at most.
+const ACCEPTS_PER_TURN: usize = 64;
+
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -66,6 +69,13 @@ impl Admission {
     #[must_use]
     pub fn may_accept(&self) -> bool {
         self.listener_ready && !self.paused
+    }
+
+    /// How many may be let in within one turn. No more than may be unknown: those who make room for
+    /// others keep their descriptors until the turn's end.
+    #[must_use]
+    pub fn accepts_per_turn(&self) -> usize {
+        self.limits.unknown.min(ACCEPTS_PER_TURN)
     }
 
     /// An event says that somebody waits.
@@ -137,6 +147,13 @@ mod tests {
         ] {
             assert_eq!(Limits::for_descriptors(descriptors, 2), expected, "{descriptors}");
         }
+    }
+
+    #[test]
+    fn turn_lets_in_no_more_than_may_be_unknown() {
+        let admission = |unknown| Admission::new(Limits { clients: 1, unknown });
+        assert_eq!(admission(6).accepts_per_turn(), 6);
+        assert_eq!(admission(256).accepts_per_turn(), ACCEPTS_PER_TURN);
     }
 
     #[test]

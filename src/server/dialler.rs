@@ -34,7 +34,9 @@ pub enum Failure {
     Refused,
     /// Accepted, and closed before its handshake.
     ClosedEarly,
-    /// Anything else: silence, no route, a handshake that one side refused.
+    /// The handshake ended with a refusal, by either side.
+    Refusal,
+    /// Anything else: silence, no route.
     Other,
 }
 
@@ -59,6 +61,8 @@ pub struct Dialler {
     pub node: Option<NodeId>,
     /// What it told, for as long as there is a link to it and no cluster.
     pub report: Option<Report>,
+    /// It answers, but one side refuses the other.
+    pub is_refusal: bool,
     state: State,
     failures: u32,
     undecided: Option<Undecided>,
@@ -76,7 +80,15 @@ impl Dialler {
     /// An entry that was never dialled; its timer is taken to run.
     #[must_use]
     pub fn new(entry: PeerEntry) -> Self {
-        Self { entry, node: None, report: None, state: State::Waiting, failures: 0, undecided: None }
+        Self {
+            entry,
+            node: None,
+            report: None,
+            is_refusal: false,
+            state: State::Waiting,
+            failures: 0,
+            undecided: None,
+        }
     }
 
     /// Whether this entry was found to be this node itself.
@@ -132,6 +144,7 @@ impl Dialler {
         heartbeat: Duration,
         jitter: &mut StdRng,
     ) -> Duration {
+        self.is_refusal = failure == Failure::Refusal;
         if self.state != State::Own {
             self.state = State::Waiting;
         }
@@ -142,7 +155,7 @@ impl Dialler {
                 }
             }
             Failure::Refused => self.undecided = None,
-            Failure::Other => {}
+            Failure::Refusal | Failure::Other => {}
         }
         self.next_pause(jitter)
     }
@@ -150,6 +163,7 @@ impl Dialler {
     /// The handshake succeeded: the next loss begins anew.
     pub fn on_handshake(&mut self, node: NodeId) {
         self.node = Some(node);
+        self.is_refusal = false;
         self.state = State::Resting;
         self.undecided = None;
     }

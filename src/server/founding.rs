@@ -30,6 +30,15 @@ pub struct Entry<'a> {
     pub address: &'a str,
     /// What it told; none while there is no link to it.
     pub report: Option<&'a Report>,
+    /// It answers, but one side refuses the other.
+    pub is_refusal: bool,
+}
+
+impl Entry<'_> {
+    fn name(&self) -> String {
+        let refusal = if self.is_refusal { " (refused, see the warnings)" } else { "" };
+        format!("{}{refusal}", self.address)
+    }
 }
 
 /// What follows from all that was told.
@@ -60,7 +69,7 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Waiting::Missing(addresses) => {
-                write!(f, "no answer yet from {}: start it, or correct --peers", addresses.join(", "))
+                write!(f, "no link yet to {}: start it, or correct --peers", addresses.join(", "))
             }
             Waiting::SameId(id, at) => {
                 write!(f, "id {id} is used twice, at {}: give each node its own --id", at.join(" and "))
@@ -89,8 +98,8 @@ pub fn judge(own: Member, own_address: &str, entries: &[Entry<'_>]) -> Verdict {
     if let Some(waiting) = same_id(own, own_address, entries).or_else(|| in_cluster(entries)) {
         return Verdict::Wait(waiting);
     }
-    let missing: Vec<String> =
-        entries.iter().filter(|entry| entry.report.is_none()).map(|entry| entry.address.to_owned()).collect();
+    let missing = entries.iter().filter(|entry| entry.report.is_none());
+    let missing: Vec<String> = missing.map(|entry| entry.name()).collect();
     if !missing.is_empty() {
         return Verdict::Wait(Waiting::Missing(missing));
     }
@@ -158,7 +167,7 @@ mod tests {
         let entries: Vec<Entry<'_>> = reports
             .iter()
             .zip(addresses)
-            .map(|(report, address)| Entry { address, report: report.as_ref() })
+            .map(|(report, address)| Entry { address, report: report.as_ref(), is_refusal: false })
             .collect();
         judge(member(own), "a:1", &entries)
     }

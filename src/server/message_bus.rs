@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-use log::info;
-
 use super::admission::Admission;
 use super::complaints::Complaints;
 use super::peers::Peers;
@@ -45,8 +43,6 @@ const FOUNDING_PERIOD: Duration = Duration::from_millis(250);
 /// How often it is logged what it waits for.
 const FOUNDING_LINE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Connections accepted in one turn, at most.
-const ACCEPTS_PER_TURN: usize = 64;
 /// Read by everybody together.
 const SCRATCH_BYTES: usize = 256 << 10;
 const HELLO_BUDGET: ReadBudget = ReadBudget { bytes: MAX_HELLO_BYTES as usize + HEADER_BYTES, frames: 1 };
@@ -231,7 +227,6 @@ impl<S: Socket> MessageBus<S> {
     /// The founding is durable here: nodes that are not members are dismissed, those that are and
     /// do not know it are told.
     pub fn set_configuration(&mut self, configuration: &Configuration) {
-        info!("cluster {} with {} members", configuration.cluster, configuration.members().len());
         self.peers.set_configuration(configuration.clone());
         self.run_effects();
     }
@@ -295,7 +290,7 @@ impl<S: Socket> MessageBus<S> {
     /// Lets in who waits outside, a bounded number at once.
     pub fn accept(&mut self, now: Instant) {
         self.now = now;
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..self.admission.accepts_per_turn() {
             if !self.admission.may_accept() {
                 break;
             }

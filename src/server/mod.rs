@@ -269,10 +269,13 @@ fn entries(
     Ok((entries, addresses))
 }
 
+/// One address of a name. All nodes prefer the same kind, so that "localhost" is the same place
+/// for who listens and for who dials.
 fn resolve(address: &str) -> Result<SocketAddr, StartError> {
     let failed = |cause| StartError::Resolve { address: address.to_owned(), cause };
-    let mut found = address.to_socket_addrs().map_err(failed)?;
-    found.next().ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))
+    let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
+    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    chosen.copied().ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))
 }
 
 fn listen(poll: &Poll, address: &str) -> Result<TcpDriver, StartError> {

@@ -20,17 +20,21 @@
 //! This is a state machine without sockets or timers: connections and what happens to them go in,
 //! [`Effect`]s come out.
 
+mod judge;
+mod meet;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
+use self::judge::{cluster_conflict, refusal};
 use super::config::PeerEntry;
 use super::dialler::{Dialler, Failure, MIN_PAUSE};
-use super::founding::{self, Report, Verdict, Waiting};
+use super::founding::{Verdict, Waiting};
 use crate::net::ConnectionId;
 use crate::time::{Duration, Instant};
-use crate::types::{BootNumber, ClusterId, Incarnation, NodeId};
+use crate::types::{BootNumber, Incarnation, NodeId};
 use crate::wire::MAX_MEMBERS;
 use crate::wire::entry::{Configuration, Member};
 use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
@@ -356,17 +360,6 @@ impl Peers {
         self.handshaken.values().any(|handshaken| handshaken.hello.cluster.is_none())
     }
 
-    fn tell_founded(&mut self) {
-        let Some(configuration) = &self.configuration else { return };
-        for (node, connection) in &self.links {
-            let link = self.handshaken.get_mut(connection).expect("links are handshaken");
-            if link.hello.cluster.is_none() && !link.told {
-                link.told = true;
-                self.effects.push(Effect::TellFounded(*connection, *node, configuration.clone()));
-            }
-        }
-    }
-
     fn on_own_hello(&mut self, connection: ConnectionId, entry: Option<usize>) {
         match entry {
             Some(entry) => {
@@ -400,103 +393,6 @@ impl Peers {
         self.tell_founded();
         self.judge_founding();
         Ok(())
-    }
-
-    /// Whether a node may be linked to at all.
-    fn judge(&self, entry: Option<usize>, hello: &PeerHello) -> Result<(), Refusal> {
-        let PeerHello { node, incarnation, boot, .. } = hello;
-        if *node == self.identity.node {
-            let message = format!("id {node} is this node's own: give each node its own --id");
-            return Err(refusal(RefusalReason::DuplicateId, message));
-        }
-        self.belongs(hello)?;
-        let member = Member { id: *node, incarnation: *incarnation };
-        if let Some(seen) = self.boots.get(&member).filter(|seen| *seen > boot) {
-            let message = format!(
-                "node {node} comes with boot {boot}, but its boot {seen} was seen already: \
-                 its directory was put back from an old copy, or another process uses a copy of it"
-            );
-            return Err(refusal(RefusalReason::OldBoot, message));
-        }
-        match entry {
-            Some(entry) => self.judge_dialled(entry, member),
-            None => self.judge_guest(member),
-        }
-    }
-
-    fn judge_dialled(&self, entry: usize, member: Member) -> Result<(), Refusal> {
-        let PeerEntry { node: expected, address } = &self.diallers[entry].entry;
-        if let Some(expected) = expected.filter(|expected| *expected != member.id) {
-            let message = format!("--peers says {expected}={address}, but node {} answers there", member.id);
-            return Err(refusal(RefusalReason::Contradiction, message));
-        }
-        let reports = self.diallers.iter().enumerate().filter(|(index, _)| *index != entry);
-        let twin = reports.filter_map(|(_, dialler)| Some((dialler, dialler.report.as_ref()?))).find(
-            |(_, report)| report.member.id == member.id && report.member.incarnation != member.incarnation,
-        );
-        match twin {
-            Some((twin, _)) => {
-                let message = format!(
-                    "id {} is used at {address} and at {}: give each node its own --id",
-                    member.id, twin.entry.address
-                );
-                Err(refusal(RefusalReason::DuplicateId, message))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Before the founding anybody may introduce himself, but not everybody.
-    fn judge_guest(&self, member: Member) -> Result<(), Refusal> {
-        let guests = self.handshaken.values().filter(|other| !self.is_believed(other.member())).count();
-        if !self.is_believed(member) && guests >= MAX_GUESTS {
-            return Err(refusal(RefusalReason::Busy, "too many nodes introduce themselves".to_owned()));
-        }
-        Ok(())
-    }
-
-    /// Whether a node's cluster, id and incarnation fit ours.
-    fn belongs(&self, hello: &PeerHello) -> Result<(), Refusal> {
-        if let Some(refusal) = cluster_conflict(self.configuration.as_ref(), hello) {
-            return Err(refusal);
-        }
-        let Some(configuration) = &self.configuration else { return Ok(()) };
-        match configuration.member(hello.node) {
-            Some(member) if member.incarnation == hello.incarnation => Ok(()),
-            Some(_) => Err(refusal(
-                RefusalReason::DuplicateId,
-                format!(
-                    "id {} belongs to another data directory: this one is new or another node's; \
-                     start with the directory that the cluster knows",
-                    hello.node
-                ),
-            )),
-            None => Err(refusal(
-                RefusalReason::Stranger,
-                format!("node {} is not a member of cluster {}", hello.node, configuration.cluster),
-            )),
-        }
-    }
-
-    /// Whether a member is in the configuration or, before the founding, was met by a dial of ours.
-    fn is_believed(&self, member: Member) -> bool {
-        match &self.configuration {
-            Some(configuration) => configuration.member(member.id) == Some(&member),
-            None => {
-                let mut reports = self.diallers.iter().filter_map(|dialler| dialler.report.as_ref());
-                reports.any(|report| report.member == member)
-            }
-        }
-    }
-
-    /// An entry that was dialled has answered.
-    fn learn(&mut self, entry: usize, hello: &PeerHello) {
-        let dialler = &mut self.diallers[entry];
-        dialler.on_handshake(hello.node);
-        if self.configuration.is_none() {
-            let member = Member { id: hello.node, incarnation: hello.incarnation };
-            dialler.report = Some(Report { member, cluster: hello.cluster, met: hello.met.clone() });
-        }
     }
 
     /// Of all connections to a node, keeps the one that the rules prefer.
@@ -552,59 +448,6 @@ impl Peers {
         }
         self.effects.push(Effect::Refuse(connection, refusal));
     }
-
-    fn met(&self) -> BTreeSet<Member> {
-        founding::met(self.identity.member(), &self.entries())
-    }
-
-    fn entries(&self) -> Vec<founding::Entry<'_>> {
-        let others = self.diallers.iter().filter(|dialler| !dialler.is_own());
-        others
-            .map(|dialler| founding::Entry {
-                address: &dialler.entry.address,
-                report: dialler.report.as_ref(),
-            })
-            .collect()
-    }
-
-    fn verdict(&self) -> Verdict {
-        founding::judge(self.identity.member(), &self.identity.advertise, &self.entries())
-    }
-
-    /// Tells everybody whom this node has met, if that has changed.
-    fn announce(&mut self) {
-        let met = self.met();
-        if self.configuration.is_none() && met != self.announced {
-            self.announced = met;
-            self.effects.extend(self.handshaken.keys().copied().map(Effect::Hello));
-        }
-    }
-
-    fn judge_founding(&mut self) {
-        if self.configuration.is_some() || self.founding {
-            return;
-        }
-        if let Verdict::Found(members) = self.verdict() {
-            let cluster = ClusterId(self.random.random());
-            let configuration =
-                Configuration::new(cluster, members).expect("a list is bounded, its ids differ");
-            self.founding = true;
-            self.effects.push(Effect::Found(configuration));
-        }
-    }
-}
-
-fn refusal(reason: RefusalReason, message: String) -> Refusal {
-    Refusal { reason, message }
-}
-
-/// Nodes of two clusters never talk. A node of none may talk to both.
-fn cluster_conflict(configuration: Option<&Configuration>, hello: &PeerHello) -> Option<Refusal> {
-    let (ours, theirs) = (configuration?.cluster, hello.cluster?);
-    (ours != theirs).then(|| {
-        let message = format!("node {} is in cluster {theirs}, this one in cluster {ours}", hello.node);
-        refusal(RefusalReason::WrongCluster, message)
-    })
 }
 
 #[cfg(test)]

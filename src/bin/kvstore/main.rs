@@ -3,6 +3,7 @@
 mod demo;
 mod log_writer;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -98,7 +99,9 @@ fn on_usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let hints = ["Usage:", "For more information"];
+    let is_hint = |line: &str| hints.iter().any(|hint| line.starts_with(hint));
+    let lines = text.lines().map(str::trim).take_while(|line| !is_hint(line));
     let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     wrong_usage(line.trim_start_matches("error: "))
 }
@@ -133,7 +136,9 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let options = Options { sync: config.fsync, ..Options::default() };
     let (storage, recovered) = Storage::open(disk, config.node, options, Incarnation(rand::random()))?;
     let server = Server::open(config, storage, recovered, rand::random())?;
-    println!(
+    // Nobody may be listening to stdout; the node is wanted all the same.
+    _ = writeln!(
+        io::stdout(),
         "kvstore: node {} listening on {}, data in {}",
         config.node,
         config.listen,

@@ -80,7 +80,7 @@ impl<S: Socket> MessageBus<S> {
             _ => format!("a node ends its link to this node: {message}"),
         };
         self.complaints.warn(self.now, line);
-        self.close(id, &CloseCause::Ours);
+        self.close(id, &CloseCause::Refusal);
     }
 
     fn on_message(&mut self, id: ConnectionId, payload: bytes::Bytes) {

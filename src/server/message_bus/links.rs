@@ -203,7 +203,7 @@ impl<S: Socket> MessageBus<S> {
         self.complaints.warn(self.now, line);
         self.queue(id, FrameKind::Refusal, |out| refusal.encode(out));
         self.dismiss(id);
-        self.on_parted(id, party, &CloseCause::Ours);
+        self.on_parted(id, party, &CloseCause::Refusal);
     }
 
     /// Delivers what is queued, ignores what arrives, and lets the other end close.
@@ -250,6 +250,7 @@ fn failure(cause: &CloseCause) -> Failure {
             ConnectionReset | ConnectionAborted | BrokenPipe => Failure::ClosedEarly,
             _ => Failure::Other,
         },
+        CloseCause::Refusal => Failure::Refusal,
         _ => Failure::Other,
     }
 }
