@@ -128,10 +128,9 @@ fn try_once(cluster: &mut Cluster, cables: &[Vec<Cable>], strike: Strike) -> Res
 }
 
 fn set_cut(cables: &[Vec<Cable>], node: usize, cut: bool) {
-    for other in 0..NODES {
-        cables[node][other].set_cut(cut);
-        cables[other][node].set_cut(cut);
-    }
+    let outgoing = cables[node].iter();
+    let incoming = cables.iter().map(|row| &row[node]);
+    outgoing.chain(incoming).for_each(|cable| cable.set_cut(cut));
 }
 
 fn show_progress(number: u32, count: u32, last: Duration) {
@@ -140,7 +139,7 @@ fn show_progress(number: u32, count: u32, last: Duration) {
         print!("\r  trial {number} of {count}: {last:8.1} ms ");
         // A terminal that cannot be written to shows nothing; the figures at the end would tell.
         let _ = std::io::stdout().flush();
-    } else if number % 20 == 0 || number == count {
+    } else if number.is_multiple_of(20) || number == count {
         println!("  trial {number} of {count}: {last:8.1} ms");
     }
 }
