@@ -9,7 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus as Rng;
 use rand::{RngExt, SeedableRng};
 
 use crate::disk::{End, Fault, SimDisk};
-use crate::script::{Model, NODE, Node, SMALL, command};
+use crate::script::{Model, NODE, Node, SMALL, Turn, command};
 
 const PAGE: usize = 4096;
 const SEGMENTS: [&str; 3] = ["0000000001.wal", "0000000002.wal", "0000000003.wal"];
@@ -51,7 +51,7 @@ fn unsynced() -> (Node, Range<usize>, Vec<u8>) {
     // A record that reaches over the marker into the next page.
     let rest_of_page = PAGE - records(&before).last().unwrap().end % PAGE;
     let entry = command(last.entries.len() as u64 + 1, last.hard_state.term.0, rest_of_page + 200);
-    let turn = crate::script::Turn { entries: vec![entry], ..Default::default() };
+    let turn = Turn { entries: vec![entry], ..Default::default() };
     let mut model = last.clone();
     model.apply(&turn);
     node.disk.set_fault(Fault::Crash(1));
@@ -293,6 +293,36 @@ fn records_swapped_doubled_or_missing_are_refused() {
             assert_eq!(outcome_with(&node, SEGMENTS[1], changed), Outcome::Damaged, "record {at}");
         }
     }
+}
+
+/// Two histories part at one record and have the same lengths; a record of one, in its right place
+/// of the other, does not follow what stands before it.
+#[test]
+fn record_of_another_history_in_its_place_is_dropped() {
+    let mut node = marked();
+    let last = node.models.last().unwrap().clone();
+    let next = |position: u64, bytes: usize| {
+        let index = last.entries.len() as u64 + position;
+        Turn { entries: vec![command(index, last.hard_state.term.0, bytes)], ..Turn::default() }
+    };
+    let write = |turns: [Turn; 2]| {
+        let disk = node.disk.fork(1);
+        let (mut storage, _) = Storage::open(disk.clone(), NODE, SMALL, Incarnation(9)).unwrap();
+        turns.iter().for_each(|turn| storage.persist(&turn.batch()).unwrap());
+        disk
+    };
+    // The same number of bytes, padding included.
+    let (ours, theirs) = (write([next(1, 50), next(2, 10)]), write([next(1, 49), next(2, 10)]));
+    let (mut content, other) = (ours.content(LAST), theirs.content(LAST));
+    let second = records(&content).last().unwrap().clone();
+    assert_eq!(records(&other).last().unwrap(), &second);
+    assert_ne!(content[second.clone()], other[second.clone()]);
+    content[second.clone()].copy_from_slice(&other[second]);
+    ours.put(LAST, content);
+    let mut model = last.clone();
+    model.apply(&next(1, 50));
+    node.models.push(model);
+    assert_eq!(outcome(&node, &ours), Outcome::Turns(node.turns.len() + 1));
 }
 
 #[test]

@@ -189,10 +189,10 @@ impl Node {
             self.begun = self.acknowledged + 1;
             storage.persist(&self.turns[self.acknowledged].batch())?;
             self.acknowledged = self.begun;
-            if self.acknowledged % 2 == 0 {
+            if self.acknowledged.is_multiple_of(2) {
                 storage.mark_synced()?;
             }
-            if self.acknowledged % 5 == 0 {
+            if self.acknowledged.is_multiple_of(5) {
                 storage.prepare_spare(5 << 10)?;
             }
         }
