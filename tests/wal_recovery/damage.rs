@@ -380,6 +380,27 @@ fn version_of_another_program_is_refused_by_name() {
 }
 
 #[test]
+fn entry_of_an_unknown_type_is_refused_and_not_skipped() {
+    let (node, last, _) = unsynced();
+    let mut content = node.disk.content(LAST);
+    // Behind the record's header: no hard state, no boots, one entry, its length, and 24 bytes of it.
+    content[last.start + 40 + 1 + 4 + 4 + 4 + 24] = 9;
+    let payload = crc32c::crc32c(&content[last.start + 40..last.end]);
+    content[last.start + 28..last.start + 32].copy_from_slice(&payload.to_le_bytes());
+    // The first start drew incarnation 1.
+    let salt = [1, 3, last.start as u64].map(u64::to_le_bytes).concat();
+    let header = crc32c::crc32c(&[&salt, &content[last.start + 4..last.start + 40]].concat());
+    content[last.start..last.start + 4].copy_from_slice(&header.to_le_bytes());
+    node.disk.put(LAST, content);
+    let error = Storage::open(node.disk.clone(), NODE, SMALL, Incarnation(9)).unwrap_err();
+    assert!(
+        matches!(error, OpenError::NotUnderstood { offset, .. } if offset == last.start as u64),
+        "{error}"
+    );
+    assert!(error.to_string().contains("unknown entry type 9"), "{error}");
+}
+
+#[test]
 fn directory_of_another_node_is_refused_by_name_and_left_alone() {
     let mut node = marked();
     node.disk.create("large.tmp").unwrap();
