@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! entry:  index u64 | term u64 | stamp u64 | type u8 | payload
-//!   type 0  no-op          no payload
+//!   type 0  no-op          leader u64
 //!   type 1  configuration  cluster u128 | list of (id u64, incarnation u64), ids ascending
 //!   type 2  command        the rest of the entry, opaque here (see client::Command)
 //! ```
@@ -116,8 +116,12 @@ impl Configuration {
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Nothing: a new leader's first entry, by which it commits those of earlier terms.
-    NoOp,
+    /// Nothing: a new leader's first entry, by which it commits those of earlier terms. It names
+    /// the leader, so that the log itself tells who led each term.
+    NoOp {
+        /// Who leads the entry's term.
+        leader: NodeId,
+    },
     /// The members from this entry on.
     Configuration(Configuration),
     /// A command for the state machine, opaque to Raft: see [`super::client::Command`].
@@ -150,7 +154,10 @@ impl Entry {
         out.u64(term.0);
         out.u64(stamp.0);
         match &payload {
-            Payload::NoOp => out.u8(0),
+            Payload::NoOp { leader } => {
+                out.u8(0);
+                out.u64(leader.0);
+            }
             Payload::Configuration(configuration) => {
                 out.u8(1);
                 configuration.encode(&mut out);
@@ -181,7 +188,7 @@ impl Entry {
         let (index, term) = (LogIndex(bytes.u64()?), Term(bytes.u64()?));
         let stamp = ClusterTime(bytes.u64()?);
         let payload = match bytes.u8()? {
-            0 => Payload::NoOp,
+            0 => Payload::NoOp { leader: NodeId(bytes.u64()?) },
             1 => Payload::Configuration(Configuration::decode(&mut bytes)?),
             2 => Payload::Command(bytes.rest()),
             tag => return Err(DecodeError::UnknownTag { what: "entry type", tag }),
@@ -203,7 +210,7 @@ mod tests {
     fn entry_of_each_type_decodes_to_itself() {
         let configuration = Configuration::new(ClusterId(9), vec![member(2), member(1)]).unwrap();
         let command = Payload::Command(Bytes::from_static(b"command"));
-        for payload in [Payload::NoOp, Payload::Configuration(configuration), command] {
+        for payload in [Payload::NoOp { leader: NodeId(1) }, Payload::Configuration(configuration), command] {
             let entry = Entry::new(LogIndex(3), Term(2), ClusterTime(1), payload);
             assert_eq!(Entry::decode(entry.encoded().clone()), Ok(entry));
         }

@@ -1,0 +1,151 @@
+//! Candidates (section 5.2), and those who ask first whether they would win (thesis 9.6).
+
+use super::core::Core;
+use super::log::Position;
+use super::node::Transition;
+use super::quorum::{Standing, Tally};
+use super::ready::Cause;
+use crate::time::Instant;
+use crate::types::NodeId;
+use crate::wire::peer::{Message, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse};
+
+/// A candidate's own state.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    phase: Phase,
+    tally: Tally,
+    cause: Cause,
+    /// When the old leader was last heard.
+    last_heard: Instant,
+    /// When this node began to ask.
+    noticed: Instant,
+    /// When to try again. Shorter than a follower's timeout: nobody leads meanwhile.
+    retry_deadline: Instant,
+}
+
+/// What a candidate asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Whether it would get votes. Changes nothing at anybody, its own term included.
+    PreVote {
+        /// Which of this node's pre-votes the answers must name.
+        round: u64,
+    },
+    /// Votes.
+    Vote,
+}
+
+/// How a campaign began, handed from one phase to the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Campaign {
+    pub(super) cause: Cause,
+    pub(super) last_heard: Instant,
+    pub(super) noticed: Instant,
+}
+
+impl Candidate {
+    /// Asks everybody whether they would vote for this node in the next term.
+    pub(super) fn pre_vote(core: &mut Core, now: Instant, campaign: Campaign) -> Self {
+        core.numbers.pre_vote_round += 1;
+        let round = core.numbers.pre_vote_round;
+        let Position { index, term } = core.log.last();
+        let message = Message::PreVote(PreVote {
+            term: core.term().next(),
+            last_log_index: index,
+            last_log_term: term,
+            round,
+        });
+        for peer in core.peers() {
+            core.outbox.send(peer, message.clone());
+        }
+        let mut candidate = Self::new(core, now, Phase::PreVote { round }, campaign);
+        candidate.tally.record(core.config.id, true);
+        candidate
+    }
+
+    /// "On conversion to candidate, start election: increment currentTerm, vote for self, reset
+    /// election timer, send RequestVote RPCs to all other servers" (Figure 2). The requests are
+    /// promises too: this node's own vote must be durable before anybody can count on it.
+    pub(super) fn vote(core: &mut Core, now: Instant, campaign: Campaign) -> Self {
+        core.begin_term(core.term().next());
+        core.hard_state.voted_for = Some(core.config.id);
+        let Position { index, term } = core.log.last();
+        let message = Message::RequestVote(RequestVote {
+            term: core.term(),
+            last_log_index: index,
+            last_log_term: term,
+            leadership_transfer: campaign.cause == Cause::HandOver,
+        });
+        for peer in core.peers() {
+            core.outbox.promise(peer, message.clone());
+        }
+        Self::new(core, now, Phase::Vote, campaign)
+    }
+
+    fn new(core: &mut Core, now: Instant, phase: Phase, campaign: Campaign) -> Self {
+        let Campaign { cause, last_heard, noticed } = campaign;
+        let retry_deadline = now + core.candidate_timeout();
+        Self { phase, tally: Tally::default(), cause, last_heard, noticed, retry_deadline }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(super) fn campaign(&self) -> Campaign {
+        Campaign { cause: self.cause, last_heard: self.last_heard, noticed: self.noticed }
+    }
+
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.retry_deadline
+    }
+
+    /// "If election timeout elapses: start new election" (Figure 2), beginning with a pre-vote.
+    pub(super) fn tick(&mut self, now: Instant) -> Transition {
+        if now >= self.retry_deadline { Transition::PreCandidate(self.cause) } else { Transition::Stay }
+    }
+
+    /// Where the answers so far lead to.
+    pub(super) fn standing(&self, core: &Core) -> Transition {
+        match (self.tally.standing(core.voters()), self.phase) {
+            (Standing::Won, Phase::PreVote { .. }) => Transition::Candidate { cause: self.cause },
+            // "If votes received from majority of servers: become leader" (Figure 2).
+            (Standing::Won, Phase::Vote) => Transition::Leader,
+            // A majority prefers its leader, or has newer logs: theirs is the next move.
+            (Standing::Lost, Phase::PreVote { .. }) => Transition::Follower,
+            (Standing::Lost, Phase::Vote) | (Standing::Open, _) => Transition::Stay,
+        }
+    }
+
+    /// This node's own vote became durable.
+    pub(super) fn on_own_vote_durable(&mut self, core: &Core) -> Transition {
+        self.tally.record(core.config.id, true);
+        self.standing(core)
+    }
+
+    pub(super) fn on_pre_vote_response(
+        &mut self,
+        core: &Core,
+        from: NodeId,
+        message: PreVoteResponse,
+    ) -> Transition {
+        if self.phase != (Phase::PreVote { round: message.round }) {
+            return Transition::Stay; // an answer to an earlier question
+        }
+        self.tally.record(from, message.vote_granted);
+        self.standing(core)
+    }
+
+    pub(super) fn on_request_vote_response(
+        &mut self,
+        core: &Core,
+        from: NodeId,
+        message: RequestVoteResponse,
+    ) -> Transition {
+        if self.phase != Phase::Vote {
+            return Transition::Stay;
+        }
+        self.tally.record(from, message.vote_granted);
+        self.standing(core)
+    }
+}

@@ -1,0 +1,189 @@
+//! What a node has in every role, and why its commands may be refused.
+
+use std::collections::BTreeSet;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use thiserror::Error;
+
+use super::config::Config;
+use super::log::Log;
+use super::ready::{Event, Mark, Outbox, ReadState};
+use crate::time::Duration;
+use crate::types::{LogIndex, NodeId, Term};
+use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::peer::{Message, RequestVoteResponse};
+
+/// What a node has in every role.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: Config,
+    rng: StdRng,
+    pub(super) configuration: Option<Configuration>,
+    voters: Vec<NodeId>,
+    pub(super) hard_state: HardState,
+    pub(super) durable: Durable,
+    pub(super) log: Log,
+    pub(super) outbox: Outbox,
+    /// The peers to which there is a link.
+    pub(super) links: BTreeSet<NodeId>,
+    pub(super) reads: Vec<ReadState>,
+    pub(super) events: Vec<Event>,
+    pub(super) numbers: Numbers,
+}
+
+/// What is known to be on disk, and what is being written.
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub(super) hard_state: HardState,
+    pub(super) under_way: Option<Mark>,
+    pub(super) batches: u64,
+    /// The term that this node led when it stopped, until people were told that it is over.
+    pub(super) led_before: Option<Term>,
+}
+
+/// Numbers that are never used twice by this node: they start at random and rise.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    pub(super) pre_vote_round: u64,
+    pub(super) read_request: u64,
+}
+
+/// Why a proposal was not taken. It is in no log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// Only leaders take proposals.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// Leadership is being handed over; ask again in a moment.
+    #[error("leadership is being handed over")]
+    Transferring,
+    /// Too much is uncommitted; ask again in a moment.
+    #[error("the uncommitted log is full")]
+    Full,
+}
+
+/// Why leadership is not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// Only leaders can.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// The target has no vote.
+    #[error("the target is no other member")]
+    NotAVoter,
+    /// The target cannot be reached.
+    #[error("there is no link to the target")]
+    NoLink,
+    /// One at a time.
+    #[error("leadership is being handed over to node {0} already")]
+    UnderWay(NodeId),
+}
+
+impl Core {
+    /// What storage recovered, before the founding is looked for.
+    pub(super) fn recover(config: Config, hard_state: HardState, entries: Vec<Entry>) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        // Below 2^63, so that they can rise for ever.
+        let mut start = || rng.random::<u64>() >> 1;
+        let numbers = Numbers { pre_vote_round: start(), read_request: start() };
+        let led_before = term_led(config.id, hard_state, &entries);
+        Self {
+            config,
+            rng,
+            configuration: None,
+            voters: Vec::new(),
+            hard_state,
+            durable: Durable { hard_state, under_way: None, batches: 0, led_before },
+            log: Log::recover(entries),
+            outbox: Outbox::default(),
+            links: BTreeSet::new(),
+            reads: Vec::new(),
+            events: Vec::new(),
+            numbers,
+        }
+    }
+
+    /// This node is one of `configuration` from now on.
+    pub(super) fn join(&mut self, configuration: Configuration) {
+        self.voters = configuration.members().iter().map(|member| member.id).collect();
+        self.configuration = Some(configuration);
+    }
+
+    pub(super) fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    pub(super) fn voters(&self) -> &[NodeId] {
+        &self.voters
+    }
+
+    /// The other voters.
+    pub(super) fn peers(&self) -> Vec<NodeId> {
+        self.voters.iter().copied().filter(|id| *id != self.config.id).collect()
+    }
+
+    /// This node's place among the voters if `dead` is not counted.
+    pub(super) fn rank_without(&self, dead: NodeId) -> u32 {
+        let before = self.voters.iter().filter(|id| **id < self.config.id && **id != dead);
+        u32::try_from(before.count()).expect("members are few")
+    }
+
+    /// "Election timeouts are chosen randomly from a fixed interval" (section 5.2).
+    pub(super) fn election_timeout(&mut self) -> Duration {
+        self.random_between(self.config.election_min, self.config.election_max)
+    }
+
+    /// A candidate waits for answers only, so it tries again sooner.
+    pub(super) fn candidate_timeout(&mut self) -> Duration {
+        self.random_between(self.config.election_min / 4, self.config.election_min / 2)
+    }
+
+    fn random_between(&mut self, low: Duration, high: Duration) -> Duration {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.rng.random_range(nanos(low)..=nanos(high)))
+    }
+
+    /// After how long a follower asks for a read index again.
+    pub(super) fn read_retry(&self) -> Duration {
+        self.config.heartbeat * 2
+    }
+
+    /// A new term: nobody was voted for in it yet, both in one record, and promises of older terms
+    /// serve nobody any more.
+    pub(super) fn begin_term(&mut self, term: Term) {
+        assert!(term > self.term(), "term {term} after term {}", self.term());
+        self.hard_state = HardState { term, voted_for: None };
+        self.outbox.forget_promises();
+    }
+
+    pub(super) fn commit_to(&mut self, index: LogIndex) {
+        self.log.commit_to(index.max(self.log.committed()));
+    }
+
+    /// An answer that promises nothing but its term: it may leave at once if the term is durable.
+    pub(super) fn answer(&mut self, to: NodeId, message: Message) {
+        if self.durable.hard_state.term == self.term() {
+            self.outbox.send(to, message);
+        } else {
+            self.outbox.promise(to, message);
+        }
+    }
+
+    pub(super) fn violation(&mut self, from: NodeId, what: &'static str) {
+        self.events.push(Event::ProtocolViolation { from, what });
+    }
+
+    pub(super) fn refuse_vote(&mut self, from: NodeId) {
+        let refusal = RequestVoteResponse { term: self.term(), vote_granted: false };
+        self.answer(from, Message::RequestVoteResponse(refusal));
+    }
+}
+
+/// The term that this node led when it stopped: its last term, if the log's last no-op is its
+/// own.
+fn term_led(id: NodeId, hard_state: HardState, entries: &[Entry]) -> Option<Term> {
+    let own = |entry: &&Entry| entry.payload == Payload::NoOp { leader: id };
+    let last = entries.iter().rev().take_while(|entry| entry.term == hard_state.term).find(own);
+    last.map(|entry| entry.term)
+}

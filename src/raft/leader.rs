@@ -1,0 +1,361 @@
+//! Leaders: replication, commitment, heartbeats, and handing over.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::core::{Core, ProposeError, TransferError};
+use super::log::Position;
+use super::node::Transition;
+use super::progress::{Progress, ProgressState};
+use super::quorum;
+use super::read_index::{Reader, Rounds};
+use super::ready::{Event, ReadState, Timeline};
+use crate::time::{Duration, Instant};
+use crate::types::{ClusterTime, LogIndex, NodeId, Term};
+use crate::wire::entry::{Entry, Payload};
+use crate::wire::peer::{
+    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, Message, ReadIndex,
+    ReadIndexResponse, TimeoutNow,
+};
+
+/// A leader's own state: "volatile state on leaders" (Figure 2), and its rounds.
+///
+/// Invariants: `progress` holds every other voter; `no_op` is the index of the first entry of the
+/// leader's own term, and nothing is committed by counting below it (section 5.4.2).
+#[derive(Debug)]
+pub(super) struct Leader {
+    progress: BTreeMap<NodeId, Progress>,
+    rounds: Rounds,
+    heartbeat_deadline: Instant,
+    no_op: LogIndex,
+    term: Term,
+    /// How it was won; taken when the first entry of the term commits and people are told.
+    timeline: Option<Timeline>,
+    transfer: Option<Transfer>,
+}
+
+/// A hand-over under way. Meanwhile no new entry is taken, so that the target catches up.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    to: NodeId,
+    deadline: Instant,
+    timeout_now_sent: bool,
+}
+
+impl Leader {
+    /// "Upon election": begins with an entry that does nothing (section 8), since it may only
+    /// commit entries of its own term by counting, and with them all before.
+    pub(super) fn new(core: &mut Core, now: Instant, timeline: Timeline) -> Self {
+        let last_index = core.log.last_index();
+        let peers = core.peers();
+        let progress = peers.into_iter().map(|id| (id, Progress::new(last_index, !core.links.contains(&id))));
+        let mut leader = Self {
+            progress: progress.collect(),
+            rounds: Rounds::new(now),
+            heartbeat_deadline: now,
+            no_op: last_index.next(),
+            term: core.term(),
+            timeline: Some(timeline),
+            transfer: None,
+        };
+        let leader_id = core.config.id;
+        leader.append(core, core.log.last_stamp(), Payload::NoOp { leader: leader_id });
+        leader
+    }
+
+    fn append(&mut self, core: &mut Core, stamp: ClusterTime, payload: Payload) -> LogIndex {
+        let index = core.log.last_index().next();
+        let stamp = stamp.max(core.log.last_stamp());
+        core.log.append(Entry::new(index, core.term(), stamp, payload));
+        index
+    }
+
+    /// "If command received from client: append entry to local log, respond after entry applied to
+    /// state machine" (Figure 2).
+    pub(super) fn propose(
+        &mut self,
+        core: &mut Core,
+        stamp: ClusterTime,
+        command: Bytes,
+    ) -> Result<LogIndex, ProposeError> {
+        if self.transfer.is_some() {
+            return Err(ProposeError::Transferring);
+        }
+        if core.log.uncommitted_bytes() >= core.config.max_uncommitted_bytes {
+            return Err(ProposeError::Full);
+        }
+        Ok(self.append(core, stamp, Payload::Command(command)))
+    }
+
+    pub(super) fn next_deadline(&self, core: &Core) -> Instant {
+        let transfer = self.transfer.map_or(Instant::MAX, |transfer| transfer.deadline);
+        let quorum_lost = self.rounds.confirmed_at() + core.config.election_max;
+        self.heartbeat_deadline.min(transfer).min(quorum_lost)
+    }
+
+    /// Gives way after a maximum election timeout without a quorum (thesis 6.2), ends a hand-over
+    /// that takes too long, and makes the next heartbeat due.
+    pub(super) fn tick(&mut self, core: &Core, now: Instant) -> Transition {
+        if self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
+            self.transfer = None;
+        }
+        let has_quorum = self.has_fresh_quorum(now, core.config.election_max);
+        if has_quorum || core.peers().is_empty() { Transition::Stay } else { Transition::Follower }
+    }
+
+    /// Whether a majority answered a round that began within `window`.
+    pub(super) fn has_fresh_quorum(&self, now: Instant, window: Duration) -> bool {
+        self.progress.is_empty() || now.since(self.rounds.confirmed_at()) < window
+    }
+
+    /// The end of a turn: a round for the reads that wait or because a heartbeat is due, then the
+    /// turn's entries.
+    pub(super) fn fill_messages(&mut self, core: &mut Core, now: Instant) {
+        if self.wants_round(core, now) {
+            self.begin_round(core, now);
+        }
+        self.fill_appends(core);
+    }
+
+    /// Whether `fill_messages` would send anything.
+    pub(super) fn has_work(&self, core: &Core, now: Instant) -> bool {
+        let mut progress = self.progress.values();
+        self.wants_round(core, now) || progress.any(|progress| Self::wants_append(core, progress))
+    }
+
+    fn wants_round(&self, core: &Core, now: Instant) -> bool {
+        let is_read_ready = self.rounds.has_waiting() && self.has_committed_in_term(core);
+        is_read_ready || now >= self.heartbeat_deadline
+    }
+
+    fn has_committed_in_term(&self, core: &Core) -> bool {
+        core.log.committed() >= self.no_op
+    }
+
+    fn begin_round(&mut self, core: &mut Core, now: Instant) {
+        let committed = core.log.committed();
+        let read_index = self.has_committed_in_term(core).then_some(committed);
+        let round = self.rounds.begin(now, read_index);
+        self.heartbeat_deadline = now + core.config.heartbeat;
+        for (id, progress) in &mut self.progress {
+            let commit = committed.min(progress.match_index());
+            progress.told_commit = progress.told_commit.max(commit);
+            let heartbeat = Heartbeat { term: core.term(), commit, round };
+            core.outbox.send(*id, Message::Heartbeat(heartbeat));
+        }
+        self.confirm_rounds(core); // a leader without followers is a majority
+    }
+
+    fn wants_append(core: &Core, progress: &Progress) -> bool {
+        let may_send = progress.may_send(core.config.window_messages, core.config.window_bytes);
+        let has_entries = progress.next_index() <= core.log.last_index();
+        let is_probe = matches!(progress.state(), ProgressState::Probe { .. });
+        may_send && (has_entries || is_probe || progress.poke)
+    }
+
+    /// At most one AppendEntries for each follower and turn, with all that fits (the rest follows
+    /// in the next turns), so that a heartbeat never waits behind more than one.
+    fn fill_appends(&mut self, core: &mut Core) {
+        for (id, progress) in &mut self.progress {
+            if !Self::wants_append(core, progress) {
+                continue;
+            }
+            let prev_log_index = progress.next_index().prev();
+            let prev_log_term = core.log.term_at(prev_log_index);
+            let prev_log_term =
+                prev_log_term.expect("the log holds every entry, so also the one before next");
+            let entries = core.log.entries_from(progress.next_index(), core.config.max_append_bytes);
+            let bytes = entries.iter().map(|entry| entry.encoded().len()).sum();
+            let last_index = prev_log_index.plus(entries.len() as u64);
+            let leader_commit = core.log.committed();
+            let term = core.term();
+            progress.on_sent(last_index, bytes);
+            progress.told_commit = progress.told_commit.max(leader_commit.min(last_index));
+            let append = AppendEntries { term, prev_log_index, prev_log_term, entries, leader_commit };
+            core.outbox.send(*id, Message::AppendEntries(append));
+        }
+    }
+
+    pub(super) fn on_append_entries_response(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        from: NodeId,
+        message: AppendEntriesResponse,
+    ) {
+        let last_index = core.log.last_index();
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        match message.result {
+            AppendResult::Match { match_index } if match_index <= last_index => {
+                if progress.on_match(match_index) {
+                    self.advance_commit(core, now);
+                    self.continue_transfer(core);
+                }
+            }
+            AppendResult::Conflict { prev_log_index, hint_index, hint_term }
+                if prev_log_index <= last_index =>
+            {
+                let hint = Position { index: hint_index, term: hint_term };
+                let next_index = core.log.last_possible_match(hint).index.next();
+                progress.on_conflict(prev_log_index, next_index);
+            }
+            _ => core.violation(from, "an acknowledgement of what was never sent"),
+        }
+    }
+
+    pub(super) fn on_heartbeat_response(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        message: HeartbeatResponse,
+    ) {
+        if message.round > self.rounds.current() {
+            core.violation(from, "an answer to a round that never began");
+            return;
+        }
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        progress.acked_round = progress.acked_round.max(message.round);
+        progress.on_heard(core.log.last_index());
+        self.confirm_rounds(core);
+    }
+
+    fn confirm_rounds(&mut self, core: &mut Core) {
+        let acked = self.progress.values().map(|progress| progress.acked_round);
+        let reached = quorum::reached(acked.chain([self.rounds.current()]).collect());
+        for (read_index, reader) in self.rounds.confirm(reached) {
+            self.answer_read(core, read_index, reader);
+        }
+    }
+
+    fn answer_read(&mut self, core: &mut Core, read_index: LogIndex, reader: Reader) {
+        match reader {
+            Reader::Local { batch } => core.reads.push(ReadState { batch, read_index: Some(read_index) }),
+            Reader::Remote { follower, request } => {
+                let term = core.term();
+                let answer = ReadIndexResponse { term, request, read_index: Some(read_index) };
+                core.outbox.send(follower, Message::ReadIndexResponse(answer));
+                if let Some(progress) = self.progress.get_mut(&follower) {
+                    tell_commit(core, follower, progress);
+                }
+            }
+        }
+    }
+
+    /// A follower's reads (thesis 6.4, last paragraph).
+    pub(super) fn on_read_index(&mut self, from: NodeId, message: ReadIndex) {
+        self.rounds.register(Reader::Remote { follower: from, request: message.request });
+    }
+
+    /// This node's own reads.
+    pub(super) fn read_index(&mut self, batch: u64) {
+        self.rounds.register(Reader::Local { batch });
+    }
+
+    /// "If there exists an N such that N > commitIndex, a majority of matchIndex[i] ≥ N, and
+    /// log[N].term == currentTerm: set commitIndex = N" (Figure 2, sections 5.3 and 5.4). This
+    /// node counts with what is on its own disk.
+    pub(super) fn advance_commit(&mut self, core: &mut Core, now: Instant) {
+        let matched = self.progress.values().map(Progress::match_index);
+        let reached = quorum::reached(matched.chain([core.log.stable()]).collect());
+        if reached <= core.log.committed() || core.log.term_at(reached) != Some(core.term()) {
+            return;
+        }
+        core.commit_to(reached);
+        if let Some(timeline) = self.timeline.take() {
+            core.events.push(Event::Elected { term: core.term(), timeline, committed: now });
+        }
+    }
+
+    /// Tells the commit index to followers to whom nothing is under way that would tell it soon:
+    /// their own reads and stale reads wait for it.
+    pub(super) fn tell_commit(&mut self, core: &mut Core) {
+        for (id, progress) in self.progress.iter_mut().filter(|(_, progress)| progress.is_idle()) {
+            tell_commit(core, *id, progress);
+        }
+    }
+
+    pub(super) fn on_link_up(&mut self, peer: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&peer) {
+            progress.probe(false);
+        }
+    }
+
+    /// What was under way may be lost. A hand-over to this peer is over: without TimeoutNow it
+    /// cannot win, and with it this node hears the new term soon.
+    pub(super) fn on_link_down(&mut self, peer: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&peer) {
+            progress.probe(true);
+        }
+        if self.transfer.is_some_and(|transfer| transfer.to == peer) {
+            self.transfer = None;
+        }
+    }
+
+    pub(super) fn transferring_to(&self) -> Option<NodeId> {
+        self.transfer.map(|transfer| transfer.to)
+    }
+
+    /// The linked follower whose log matches furthest: the best to hand over to.
+    pub(super) fn successor(&self, core: &Core) -> Option<NodeId> {
+        let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id));
+        linked
+            .max_by_key(|(id, progress)| (progress.match_index(), std::cmp::Reverse(**id)))
+            .map(|(id, _)| *id)
+    }
+
+    /// Thesis 3.10: stop taking entries, let the target catch up, tell it to campaign; after an
+    /// election timeout, go on as before.
+    pub(super) fn transfer_leadership(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        to: NodeId,
+    ) -> Result<(), TransferError> {
+        match self.transfer {
+            Some(transfer) if transfer.to == to => return Ok(()),
+            Some(transfer) => return Err(TransferError::UnderWay(transfer.to)),
+            None if !self.progress.contains_key(&to) => return Err(TransferError::NotAVoter),
+            None if !core.links.contains(&to) => return Err(TransferError::NoLink),
+            None => {}
+        }
+        let deadline = now + core.config.election_max;
+        self.transfer = Some(Transfer { to, deadline, timeout_now_sent: false });
+        self.continue_transfer(core);
+        Ok(())
+    }
+
+    fn continue_transfer(&mut self, core: &mut Core) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let caught_up = self.progress[&transfer.to].match_index() == core.log.last_index();
+        if caught_up && !transfer.timeout_now_sent {
+            transfer.timeout_now_sent = true;
+            core.outbox.send(transfer.to, Message::TimeoutNow(TimeoutNow { term: core.term() }));
+        }
+    }
+
+    /// Leadership is over: whoever waits for a read index must ask again.
+    pub(super) fn give_way(self, core: &mut Core) {
+        let term = core.term();
+        core.events.push(Event::SteppingDown { from: self.term, to: term });
+        for reader in self.rounds.abandon() {
+            match reader {
+                Reader::Local { batch } => core.reads.push(ReadState { batch, read_index: None }),
+                Reader::Remote { follower, request } => {
+                    let answer = ReadIndexResponse { term, request, read_index: None };
+                    core.answer(follower, Message::ReadIndexResponse(answer));
+                }
+            }
+        }
+    }
+}
+
+/// Tells one follower the commit index, if that is news to it. Asks for no answer.
+fn tell_commit(core: &mut Core, follower: NodeId, progress: &mut Progress) {
+    let commit = core.log.committed().min(progress.match_index());
+    if commit > progress.told_commit {
+        progress.told_commit = commit;
+        let heartbeat = Heartbeat { term: core.term(), commit, round: 0 };
+        core.outbox.send(follower, Message::Heartbeat(heartbeat));
+    }
+}

@@ -1,0 +1,443 @@
+//! One node: the rules for all servers, and the changes of role (Figure 4).
+
+use bytes::Bytes;
+
+use super::candidate::{Campaign, Candidate, Phase};
+use super::config::Config;
+use super::core::{Core, ProposeError, TransferError};
+use super::follower::Follower;
+use super::leader::Leader;
+use super::log::{Log, Position};
+use super::ready::{Cause, Event, ReadState, Timeline};
+use crate::time::Instant;
+use crate::types::{ClusterTime, LogIndex, NodeId, Term};
+use crate::wire::client::RoleName;
+use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::peer::{
+    AppendEntriesResponse, AppendResult, HeartbeatResponse, Message, ReadIndexResponse, RequestVoteResponse,
+};
+
+/// No honest node is further ahead than this many terms; whoever claims to be would make the
+/// terms run out.
+const MAX_TERM_JUMP: u64 = 1 << 32;
+
+/// One node's consensus state. It knows no clock, socket or file: time and messages come in, and
+/// what shall be done comes out.
+///
+/// **Inputs**: [`step`](Raft::step), [`tick`](Raft::tick), and the `on_link_…` and `on_peer_…`
+/// calls. **Commands**: [`found`](Raft::found), [`propose`](Raft::propose),
+/// [`read_index`](Raft::read_index), [`transfer_leadership`](Raft::transfer_leadership).
+/// **Outputs**, once a turn: [`ready`](Raft::ready), then, when that is durable,
+/// [`advance`](Raft::advance); [`next_to_apply`](Raft::next_to_apply), `take_reads` and
+/// `take_events` at any time. Everything else only looks.
+#[derive(Debug)]
+pub struct Raft {
+    pub(super) core: Core,
+    pub(super) role: Role,
+}
+
+/// "At any given time each server is in one of three states" (section 5.1).
+#[derive(Debug)]
+pub(super) enum Role {
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// Where a handler wants the node to go. Only [`Raft::transition`] goes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transition {
+    Stay,
+    Follower,
+    PreCandidate(Cause),
+    Candidate { cause: Cause },
+    Leader,
+}
+
+impl Raft {
+    /// A node as storage recovered it; without entries it belongs to no cluster yet. It begins as a
+    /// follower ("when servers start up, they begin as followers", section 5.2).
+    ///
+    /// # Panics
+    /// If entries exist and the first is not a configuration, which storage excludes.
+    #[must_use]
+    pub fn new(config: Config, hard_state: HardState, entries: Vec<Entry>, now: Instant) -> Self {
+        let mut core = Core::recover(config, hard_state, entries);
+        if let Some(founding) = core.log.entry(LogIndex(1)) {
+            let Payload::Configuration(configuration) = founding.payload.clone() else {
+                panic!("entry 1 is no configuration");
+            };
+            core.join(configuration);
+        }
+        let role = Role::Follower(Follower::new(&mut core, now, now));
+        Self { core, role }
+    }
+
+    /// Founds the cluster on this node, or makes this node a part of one that another founded: the
+    /// configuration becomes entry 1, committed by definition, the same bytes on every node. It is
+    /// durable before any vote leaves, as everything of this turn is. The lowest id campaigns at
+    /// once.
+    ///
+    /// # Panics
+    /// If this node belongs to a cluster already.
+    pub fn found(&mut self, now: Instant, configuration: Configuration) {
+        assert_eq!(self.core.log.last_index(), LogIndex::ZERO, "a cluster is founded once");
+        let payload = Payload::Configuration(configuration.clone());
+        self.core.log.append(Entry::new(LogIndex(1), Term::ZERO, ClusterTime::ZERO, payload));
+        self.core.log.commit_to(LogIndex(1));
+        self.core.join(configuration);
+        if self.core.voters().first() == Some(&self.core.config.id) {
+            self.transition(now, Transition::PreCandidate(Cause::Founding));
+        }
+    }
+
+    /// A message of `from` arrived on its link.
+    pub fn step(&mut self, now: Instant, from: NodeId, message: Message) {
+        let is_peer = from != self.core.config.id && self.core.voters().contains(&from);
+        if !is_peer || self.is_absurd(from, &message) {
+            return;
+        }
+        match &message {
+            Message::PreVote(pre_vote) => return self.on_pre_vote(now, from, *pre_vote),
+            Message::RequestVote(request) if !request.leadership_transfer && self.is_loyal(now) => {
+                return self.core.refuse_vote(from);
+            }
+            _ => {}
+        }
+        if let Some(term) = message.term() {
+            if term > self.core.term() {
+                self.adopt_term(now, term);
+            } else if term < self.core.term() {
+                return self.answer_stale(from, &message);
+            }
+        }
+        let transition = self.dispatch(now, from, message);
+        self.transition(now, transition);
+    }
+
+    fn is_absurd(&mut self, from: NodeId, message: &Message) -> bool {
+        let claimed = match message {
+            Message::PreVote(pre_vote) => Some(pre_vote.term),
+            other => other.term(),
+        };
+        let is_absurd = claimed.is_some_and(|term| term.0 > self.core.term().0.saturating_add(MAX_TERM_JUMP));
+        if is_absurd {
+            self.core.violation(from, "a term far beyond all others");
+        }
+        is_absurd
+    }
+
+    /// "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to
+    /// follower" (Figure 2, All Servers).
+    fn adopt_term(&mut self, now: Instant, term: Term) {
+        if let Some(from) = self.core.durable.led_before.take() {
+            self.core.events.push(Event::SteppingDown { from, to: term });
+        }
+        self.core.begin_term(term);
+        match &mut self.role {
+            // Its timer goes on: a candidate that it does not vote for gains it no patience.
+            Role::Follower(follower) => follower.forget_leader(&mut self.core),
+            _ => self.transition(now, Transition::Follower),
+        }
+    }
+
+    /// "Reply false if term < currentTerm" (Figure 2): the answer's term tells the sender that it
+    /// is behind. Answers of older terms are dropped.
+    fn answer_stale(&mut self, from: NodeId, message: &Message) {
+        let term = self.core.term();
+        let answer = match message {
+            Message::RequestVote(_) => {
+                Message::RequestVoteResponse(RequestVoteResponse { term, vote_granted: false })
+            }
+            Message::AppendEntries(stale) => {
+                let Position { index: hint_index, term: hint_term } = self.core.log.last();
+                let prev_log_index = stale.prev_log_index;
+                let result = AppendResult::Conflict { prev_log_index, hint_index, hint_term };
+                Message::AppendEntriesResponse(AppendEntriesResponse { term, result })
+            }
+            Message::Heartbeat(stale) => {
+                Message::HeartbeatResponse(HeartbeatResponse { term, round: stale.round })
+            }
+            Message::ReadIndex(stale) => Message::ReadIndexResponse(ReadIndexResponse {
+                term,
+                request: stale.request,
+                read_index: None,
+            }),
+            _ => return,
+        };
+        self.core.answer(from, answer);
+    }
+
+    /// A message of the current term, to the role that it is for.
+    fn dispatch(&mut self, now: Instant, from: NodeId, message: Message) -> Transition {
+        if let Message::AppendEntries(_) | Message::Heartbeat(_) = &message
+            && !self.follow(now, from)
+        {
+            self.core.violation(from, "two leaders in one term");
+            return Transition::Stay;
+        }
+        let core = &mut self.core;
+        match (&mut self.role, message) {
+            (Role::Follower(follower), message) => Self::to_follower(follower, core, now, from, message),
+            (Role::Candidate(candidate), Message::PreVoteResponse(m)) => {
+                candidate.on_pre_vote_response(core, from, m)
+            }
+            (Role::Candidate(candidate), Message::RequestVoteResponse(m)) => {
+                candidate.on_request_vote_response(core, from, m)
+            }
+            (Role::Leader(leader), message) => Self::to_leader(leader, core, now, from, message),
+            // A candidate voted for itself.
+            (Role::Candidate(_), Message::RequestVote(_)) => {
+                core.refuse_vote(from);
+                Transition::Stay
+            }
+            (Role::Candidate(_), _) => Transition::Stay,
+        }
+    }
+
+    fn to_follower(
+        follower: &mut Follower,
+        core: &mut Core,
+        now: Instant,
+        from: NodeId,
+        message: Message,
+    ) -> Transition {
+        match message {
+            Message::AppendEntries(m) => follower.on_append_entries(core, from, m),
+            Message::Heartbeat(m) => follower.on_heartbeat(core, from, m),
+            Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
+            Message::ReadIndexResponse(m) => follower.on_read_index_response(core, m),
+            Message::TimeoutNow(_) => return follower.on_timeout_now(from),
+            Message::ReadIndex(m) => {
+                let answer = ReadIndexResponse { term: core.term(), request: m.request, read_index: None };
+                core.answer(from, Message::ReadIndexResponse(answer));
+            }
+            _ => {} // answers to what this node asked in a role that is over
+        }
+        Transition::Stay
+    }
+
+    fn to_leader(
+        leader: &mut Leader,
+        core: &mut Core,
+        now: Instant,
+        from: NodeId,
+        message: Message,
+    ) -> Transition {
+        match message {
+            Message::AppendEntriesResponse(m) => leader.on_append_entries_response(core, now, from, m),
+            Message::HeartbeatResponse(m) => leader.on_heartbeat_response(core, from, m),
+            Message::ReadIndex(m) => leader.on_read_index(from, m),
+            // A leader voted for itself.
+            Message::RequestVote(_) => core.refuse_vote(from),
+            _ => {} // answers to what this node asked in a role that is over
+        }
+        Transition::Stay
+    }
+
+    /// `from` speaks as the leader of the current term: a candidate recognises it as legitimate and
+    /// returns to follower state (section 5.2). False if it cannot be.
+    fn follow(&mut self, now: Instant, from: NodeId) -> bool {
+        if let Role::Candidate(_) = self.role {
+            self.transition(now, Transition::Follower);
+        }
+        match &mut self.role {
+            Role::Follower(follower) => follower.follow(&mut self.core, now, from),
+            _ => false,
+        }
+    }
+
+    /// Fires what is due by `now`.
+    pub fn tick(&mut self, now: Instant) {
+        if let Role::Follower(follower) = &mut self.role {
+            for (from, pre_vote) in follower.take_decided(now) {
+                self.on_pre_vote(now, from, pre_vote);
+            }
+        }
+        let transition = match &mut self.role {
+            Role::Follower(follower) if !self.core.voters().is_empty() => follower.tick(now),
+            Role::Follower(_) => Transition::Stay,
+            Role::Candidate(candidate) => candidate.tick(now),
+            Role::Leader(leader) => leader.tick(&self.core, now),
+        };
+        self.transition(now, transition);
+    }
+
+    /// When `tick` must be called next; extra calls are harmless.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        match &self.role {
+            Role::Follower(_) if self.core.voters().is_empty() => Instant::MAX,
+            Role::Follower(follower) => follower.next_deadline(&self.core),
+            Role::Candidate(candidate) => candidate.next_deadline(),
+            Role::Leader(leader) => leader.next_deadline(&self.core),
+        }
+    }
+
+    /// Appends a command to the log and gives the entry's index. `stamp` is the cluster time.
+    pub fn propose(&mut self, stamp: ClusterTime, command: Bytes) -> Result<LogIndex, ProposeError> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.propose(&mut self.core, stamp, command),
+            _ => Err(ProposeError::NotLeader),
+        }
+    }
+
+    /// Asks for a read index for a batch of reads, to be confirmed by a round that begins from now
+    /// on. The answer comes by `take_reads`.
+    pub fn read_index(&mut self, batch: u64) {
+        match &mut self.role {
+            Role::Leader(leader) => leader.read_index(batch),
+            Role::Follower(follower) => follower.read_index(&mut self.core, batch),
+            Role::Candidate(_) => self.core.reads.push(ReadState { batch, read_index: None }),
+        }
+    }
+
+    /// Hands leadership over to `to` (thesis 3.10). It is done when `to` leads; it failed when
+    /// [`transferring_to`](Raft::transferring_to) is `None` and this node still leads.
+    pub fn transfer_leadership(&mut self, now: Instant, to: NodeId) -> Result<(), TransferError> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.transfer_leadership(&mut self.core, now, to),
+            _ => Err(TransferError::NotLeader),
+        }
+    }
+
+    /// The only place where the role changes: the paper's Figure 4, with pre-candidates between
+    /// followers and candidates (thesis 9.6).
+    pub(super) fn transition(&mut self, now: Instant, mut next: Transition) {
+        loop {
+            next = match next {
+                Transition::Stay => return,
+                Transition::Follower => self.become_follower(now),
+                Transition::PreCandidate(cause) => self.become_pre_candidate(now, cause),
+                Transition::Candidate { cause } => self.become_candidate(now, cause),
+                Transition::Leader => self.become_leader(now),
+            }
+        }
+    }
+
+    fn become_follower(&mut self, now: Instant) -> Transition {
+        let heard_at = match &self.role {
+            Role::Follower(_) => unreachable!("a follower that stays one is no transition"),
+            Role::Candidate(candidate) => candidate.campaign().last_heard,
+            Role::Leader(_) => now,
+        };
+        let follower = Follower::new(&mut self.core, now, heard_at);
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower(follower)) {
+            leader.give_way(&mut self.core);
+        }
+        Transition::Stay
+    }
+
+    fn become_pre_candidate(&mut self, now: Instant, cause: Cause) -> Transition {
+        let campaign = match &mut self.role {
+            Role::Follower(follower) => {
+                follower.forget_leader(&mut self.core);
+                Campaign { cause, last_heard: follower.heard_at(), noticed: now }
+            }
+            Role::Candidate(candidate) => candidate.campaign(),
+            Role::Leader(_) => unreachable!("a leader asks nobody whether it would be elected"),
+        };
+        let candidate = Candidate::pre_vote(&mut self.core, now, campaign);
+        let standing = candidate.standing(&self.core);
+        self.role = Role::Candidate(candidate);
+        standing
+    }
+
+    fn become_candidate(&mut self, now: Instant, cause: Cause) -> Transition {
+        let campaign = match &mut self.role {
+            Role::Follower(follower) => {
+                assert_eq!(cause, Cause::HandOver, "only a hand-over needs no pre-vote");
+                let last_heard = follower.heard_at();
+                follower.forget_leader(&mut self.core);
+                Campaign { cause, last_heard, noticed: now }
+            }
+            Role::Candidate(candidate) => candidate.campaign(),
+            Role::Leader(_) => unreachable!("a leader does not campaign"),
+        };
+        self.role = Role::Candidate(Candidate::vote(&mut self.core, now, campaign));
+        self.core.events.push(Event::ElectionStarted { term: self.core.term(), cause });
+        Transition::Stay
+    }
+
+    fn become_leader(&mut self, now: Instant) -> Transition {
+        let Role::Candidate(candidate) = &self.role else {
+            unreachable!("only a candidate is elected");
+        };
+        assert_eq!(candidate.phase(), Phase::Vote, "pre-votes elect nobody");
+        let Campaign { cause, last_heard, noticed } = candidate.campaign();
+        let timeline = Timeline { cause, last_heard, noticed, won: now };
+        self.role = Role::Leader(Leader::new(&mut self.core, now, timeline));
+        Transition::Stay
+    }
+
+    /// What people call the node's role.
+    #[must_use]
+    pub fn role_name(&self) -> RoleName {
+        match &self.role {
+            Role::Follower(_) => RoleName::Follower,
+            Role::Candidate(candidate) => match candidate.phase() {
+                Phase::PreVote { .. } => RoleName::PreCandidate,
+                Phase::Vote => RoleName::Candidate,
+            },
+            Role::Leader(_) => RoleName::Leader,
+        }
+    }
+
+    /// The leader of the current term, if known; possibly this node.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(follower) => follower.leader(),
+            Role::Candidate(_) => None,
+            Role::Leader(_) => Some(self.core.config.id),
+        }
+    }
+
+    /// The current term and the vote in it.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.core.hard_state
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.core.term()
+    }
+
+    /// The log, to look at.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.core.log
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    /// The members; none before the founding.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.core.configuration.as_ref()
+    }
+
+    /// To whom leadership is being handed over.
+    #[must_use]
+    pub fn transferring_to(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.transferring_to(),
+            _ => None,
+        }
+    }
+
+    /// The follower to hand over to: the linked one whose log matches furthest.
+    #[must_use]
+    pub fn successor(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.successor(&self.core),
+            _ => None,
+        }
+    }
+}

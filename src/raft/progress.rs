@@ -1,0 +1,171 @@
+//! What a leader knows of one follower: Figure 2's `nextIndex` and `matchIndex`, and what is under
+//! way to it.
+
+use std::collections::VecDeque;
+
+use crate::types::LogIndex;
+
+/// How a leader sends to a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProgressState {
+    /// It is not known where the logs part: one message at a time, until one matches.
+    Probe {
+        /// A message is under way, or there is no link to send one on.
+        paused: bool,
+    },
+    /// The logs match so far: messages are pipelined, `next_index` runs ahead.
+    Replicate,
+}
+
+/// One follower, as its leader sees it.
+///
+/// Invariants: `match_index` < `next_index`; `match_index` never falls within a term; the
+/// messages under way lie between the two, in order.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    match_index: LogIndex,
+    next_index: LogIndex,
+    state: ProgressState,
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    /// Highest round of heartbeats that it answered in this term.
+    pub(super) acked_round: u64,
+    /// The highest commit index that it was told.
+    pub(super) told_commit: LogIndex,
+    /// What is under way to it may be lost: an empty message shall find out.
+    pub(super) poke: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    last_index: LogIndex,
+    bytes: usize,
+}
+
+impl Progress {
+    /// "nextIndex: initialized to leader last log index + 1; matchIndex: initialized to 0"
+    /// (Figure 2). `paused` if there is no link to the follower.
+    #[must_use]
+    pub(super) fn new(last_index: LogIndex, paused: bool) -> Self {
+        Self {
+            match_index: LogIndex::ZERO,
+            next_index: last_index.next(),
+            state: ProgressState::Probe { paused },
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            acked_round: 0,
+            told_commit: LogIndex::ZERO,
+            poke: false,
+        }
+    }
+
+    /// Index of highest log entry known to be replicated on the follower.
+    #[must_use]
+    pub(super) fn match_index(&self) -> LogIndex {
+        self.match_index
+    }
+
+    /// Index of the next log entry to send to it.
+    #[must_use]
+    pub(super) fn next_index(&self) -> LogIndex {
+        self.next_index
+    }
+
+    /// How it is sent to.
+    #[must_use]
+    pub(super) fn state(&self) -> ProgressState {
+        self.state
+    }
+
+    /// Whether nothing is under way to it.
+    #[must_use]
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Whether an AppendEntries may be sent within these limits.
+    #[must_use]
+    pub(super) fn may_send(&self, window_messages: usize, window_bytes: usize) -> bool {
+        match self.state {
+            ProgressState::Probe { paused } => !paused,
+            ProgressState::Replicate => {
+                self.in_flight.len() < window_messages && self.in_flight_bytes < window_bytes
+            }
+        }
+    }
+
+    /// Notes that a message with entries up to `last_index` was sent (empty: `last_index` is the
+    /// one before `next_index`).
+    pub(super) fn on_sent(&mut self, last_index: LogIndex, bytes: usize) {
+        self.poke = false;
+        match self.state {
+            ProgressState::Probe { .. } => self.state = ProgressState::Probe { paused: true },
+            ProgressState::Replicate if last_index >= self.next_index => {
+                self.in_flight.push_back(InFlight { last_index, bytes });
+                self.in_flight_bytes += bytes;
+                self.next_index = last_index.next();
+            }
+            ProgressState::Replicate => {}
+        }
+        self.check();
+    }
+
+    /// "If successful: update nextIndex and matchIndex for follower" (Figure 2). Whether the match
+    /// is news.
+    pub(super) fn on_match(&mut self, match_index: LogIndex) -> bool {
+        let is_news = match_index > self.match_index;
+        self.match_index = self.match_index.max(match_index);
+        self.next_index = self.next_index.max(match_index.next());
+        while self.in_flight.front().is_some_and(|sent| sent.last_index <= match_index) {
+            let sent = self.in_flight.pop_front().expect("the front was just seen");
+            self.in_flight_bytes -= sent.bytes;
+        }
+        if matches!(self.state, ProgressState::Probe { .. }) {
+            self.state = ProgressState::Replicate;
+        }
+        self.check();
+        is_news
+    }
+
+    /// "If AppendEntries fails because of log inconsistency: decrement nextIndex and retry"
+    /// (Figure 2), with the follower's hint for how far. Late refusals of messages sent before the
+    /// current ones are told by `refused`, the `prev_log_index` they answer, and ignored.
+    pub(super) fn on_conflict(&mut self, refused: LogIndex, next_index: LogIndex) {
+        let is_late = match self.state {
+            ProgressState::Probe { .. } => refused.next() != self.next_index,
+            ProgressState::Replicate => refused <= self.match_index,
+        };
+        if !is_late {
+            self.probe(false);
+            self.next_index = next_index.min(refused).max(self.match_index.next());
+        }
+        self.check();
+    }
+
+    /// Back to one message at a time: what is under way may be lost.
+    pub(super) fn probe(&mut self, paused: bool) {
+        self.state = ProgressState::Probe { paused };
+        self.next_index = match self.in_flight.is_empty() {
+            true => self.next_index,
+            false => self.match_index.next(),
+        };
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.check();
+    }
+
+    /// The follower answered a heartbeat, so it lives. A probe that has no answer yet is sent
+    /// again; behind messages that have none, an empty one is sent, which the follower refuses if
+    /// they were lost.
+    pub(super) fn on_heard(&mut self, last_index: LogIndex) {
+        match &mut self.state {
+            ProgressState::Probe { paused } => *paused = false,
+            ProgressState::Replicate => self.poke = self.match_index < last_index,
+        }
+    }
+
+    fn check(&self) {
+        let (matched, next) = (self.match_index, self.next_index);
+        assert!(matched < next, "match index {matched}, next index {next}");
+    }
+}
