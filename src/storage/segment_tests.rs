@@ -18,9 +18,9 @@ fn example_header() -> SegmentHeader {
     }
 }
 
-/// A vote for node 3 in term 5 and a no-op, as record 9 at offset 4184.
+/// A vote for node 3 in term 5 and its no-op, as record 9 at offset 4184.
 fn example_record() -> Bytes {
-    let entry = Entry::new(LogIndex(7), Term(5), ClusterTime(1000), Payload::NoOp);
+    let entry = Entry::new(LogIndex(7), Term(5), ClusterTime(1000), Payload::NoOp { leader: NodeId(3) });
     let hard_state = HardState { term: Term(5), voted_for: Some(NodeId(3)) };
     let batch = Batch { hard_state: Some(hard_state), entries: &[entry], peer_boots: &[] };
     let link = Link { previous: 0xAABB_CCDD, number: 9, synced_upto: 8 };

@@ -188,7 +188,9 @@ fn last_write_torn_at_each_byte_is_dropped_or_whole() {
     let write_end = last.end.next_multiple_of(PAGE);
     for cut in last.start..=write_end {
         let random: Vec<u8> = (cut..write_end).map(|_| rng.random()).collect();
-        for rest in [&before[cut..write_end], &vec![0; write_end - cut], &random] {
+        // Random bytes are tried at a quarter of the cuts: they take the longest.
+        let modes = if cut % 4 == 0 { 3 } else { 2 };
+        for rest in [&before[cut..write_end], &vec![0; write_end - cut], &random].into_iter().take(modes) {
             let mut torn = after.clone();
             torn[cut..write_end].copy_from_slice(rest);
             let whole = torn[last.clone()] == after[last.clone()];
