@@ -1,6 +1,6 @@
 //! Whole replicas, real logs on disk, without sockets: messages wait in a queue, time is a number.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -20,6 +20,8 @@ const CLIENT: ClientConnection = ClientConnection(1);
 /// Some replicas, the messages between them, and the answers that they gave.
 struct World {
     nodes: Vec<Option<Replica<FileDisk>>>,
+    /// Nodes that run, but whose messages are lost, both ways.
+    cut_off: BTreeSet<usize>,
     network: Network,
     now: Instant,
     directory: TempDir,
@@ -45,10 +47,14 @@ impl Transport for Network {
 }
 
 fn open(directory: &Path, node: usize, now: Instant) -> Replica<FileDisk> {
+    open_with_segments(directory, node, now, 64 << 10)
+}
+
+fn open_with_segments(directory: &Path, node: usize, now: Instant, segment_bytes: u64) -> Replica<FileDisk> {
     let path: PathBuf = directory.join(node.to_string());
     let disk = FileDisk::open(&path).unwrap();
     let id = NodeId(node as u64 + 1);
-    let small = storage::Options { segment_bytes: 64 << 10, ..storage::Options::default() };
+    let small = storage::Options { segment_bytes, ..storage::Options::default() };
     let (storage, recovered): (_, Recovered) =
         Storage::open(disk, id, small, Incarnation(id.0 * 11)).unwrap();
     let options = Options {
@@ -62,16 +68,20 @@ fn open(directory: &Path, node: usize, now: Instant) -> Replica<FileDisk> {
     Replica::new(options, storage, recovered, now)
 }
 
+fn cluster_of(count: u64) -> Configuration {
+    let member = |id: u64| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
+    Configuration::new(ClusterId(77), (1..=count).map(member).collect()).unwrap()
+}
+
 impl World {
     /// `count` replicas, linked to each other and founded.
     fn founded(count: usize) -> Self {
         let directory = TempDir::new().unwrap();
         let now = Instant::from_millis(1_000);
         let nodes = (0..count).map(|node| Some(open(directory.path(), node, now))).collect();
-        let mut world = Self { nodes, network: Network::default(), now, directory };
-        let member = |id: u64| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
-        let members = (1..=count as u64).map(member).collect();
-        let configuration = Configuration::new(ClusterId(77), members).unwrap();
+        let (cut_off, network) = (BTreeSet::new(), Network::default());
+        let mut world = Self { nodes, cut_off, network, now, directory };
+        let configuration = cluster_of(count as u64);
         world.link_all();
         world.node(0).found(now, configuration.clone());
         for node in 1..count {
@@ -103,24 +113,38 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..1_000 {
             for node in self.running() {
-                let now = self.now;
-                self.network.sender = node;
-                let replica = self.nodes[node].as_mut().unwrap();
-                replica.tick(now);
-                replica.process_ready(now, &mut self.network).unwrap();
-                kvstore::raft::invariants::check(replica.raft());
+                self.turn(node);
+                kvstore::raft::invariants::check(self.node(node).raft());
             }
             if self.network.queue.is_empty() && self.running().iter().all(|node| !self.has_work(*node)) {
                 return;
             }
             for (from, to, message) in std::mem::take(&mut self.network.queue) {
-                let now = self.now;
-                if let Some(replica) = &mut self.nodes[to.0 as usize - 1] {
+                let (now, to) = (self.now, to.0 as usize - 1);
+                if self.cut_off.contains(&from) || self.cut_off.contains(&to) {
+                    continue;
+                }
+                if let Some(replica) = &mut self.nodes[to] {
                     replica.on_message(now, NodeId(from as u64 + 1), message);
                 }
             }
         }
         panic!("the nodes do not come to rest");
+    }
+
+    /// One turn of one node, whose messages stay in the queue.
+    fn turn(&mut self, node: usize) {
+        let now = self.now;
+        self.network.sender = node;
+        let replica = self.nodes[node].as_mut().unwrap();
+        replica.tick(now);
+        replica.process_ready(now, &mut self.network).unwrap();
+    }
+
+    /// What a node has sent and nobody has got yet.
+    fn sent_by(&self, node: usize) -> Vec<Message> {
+        let own = self.network.queue.iter().filter(|(from, ..)| *from == node);
+        own.map(|(_, _, message)| message.clone()).collect()
     }
 
     fn has_work(&self, node: usize) -> bool {
@@ -340,4 +364,28 @@ fn cluster_of_one_serves_by_itself() {
     world.ask(0, 2, get("key"));
     world.settle();
     assert_eq!(world.answer(2).unwrap().1.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+}
+
+/// Node 2 of three, as a process alone, founded long after its start by a word of node 1.
+fn follower_founded_late(segment_bytes: u64) -> (World, Instant) {
+    let directory = TempDir::new().unwrap();
+    let start = Instant::from_millis(1_000);
+    let now = Instant::from_millis(9_000);
+    let mut replica = open_with_segments(directory.path(), 1, start, segment_bytes);
+    for peer in [1, 3] {
+        replica.on_link_up(now, NodeId(peer), BootNumber(1), &format!("127.0.0.1:{}", 9000 + peer));
+    }
+    replica.on_message(now, NodeId(1), Message::Found(cluster_of(3)));
+    let nodes = vec![None, Some(replica)];
+    (World { nodes, cut_off: BTreeSet::new(), network: Network::default(), now, directory }, now)
+}
+
+#[test]
+fn node_told_of_the_founding_long_after_its_start_leaves_the_founder_time_to_be_elected() {
+    let (mut world, _) = follower_founded_late(64 << 10);
+    for _ in 0..100 {
+        world.turn(1);
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(world.sent_by(1), [], "it campaigns against the founder");
 }

@@ -76,7 +76,7 @@ impl Raft {
     /// Founds the cluster on this node, or makes this node a part of one that another founded: the
     /// configuration becomes entry 1, committed by definition, the same bytes on every node. It is
     /// durable before any vote leaves, as everything of this turn is. The lowest id campaigns at
-    /// once.
+    /// once; the others give it an election timeout from now on.
     ///
     /// # Panics
     /// If this node belongs to a cluster already.
@@ -88,6 +88,8 @@ impl Raft {
         self.core.join(configuration);
         if self.core.voters().first() == Some(&self.core.config.id) {
             self.transition(now, Transition::PreCandidate(Cause::Founding));
+        } else if let Role::Follower(follower) = &mut self.role {
+            follower.begin_to_wait(&mut self.core, now);
         }
     }
 
