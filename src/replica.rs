@@ -307,7 +307,7 @@ impl<D: Disk> Replica<D> {
         log.applied() < log.committed()
             || self.reads.has_turn()
             || !self.answers.is_empty()
-            || self.own.spare_unfinished
+            || (self.own.spare_unfinished && self.may_prepare_spare())
             || self.raft.has_ready(now)
     }
 
@@ -347,7 +347,7 @@ impl<D: Disk> Replica<D> {
             let batch =
                 Batch { hard_state: ready.hard_state, entries: &ready.entries, peer_boots: &peer_boots };
             self.storage.persist(&batch)?;
-        } else if self.leader().is_some() {
+        } else if self.may_prepare_spare() {
             self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
         }
 
@@ -361,6 +361,11 @@ impl<D: Disk> Replica<D> {
         self.announce();
         self.arm_timers();
         Ok(())
+    }
+
+    /// Without a leader the disk is kept free for votes.
+    fn may_prepare_spare(&self) -> bool {
+        self.leader().is_some()
     }
 
     /// Applies a bounded number of committed entries, answers who waited for them, and the reads

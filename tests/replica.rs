@@ -7,12 +7,14 @@ use bytes::Bytes;
 use kvstore::replica::{ClientConnection, Options, Replica, Transport};
 use kvstore::storage::{self, FileDisk, Recovered, Storage};
 use kvstore::time::{Duration, Instant};
-use kvstore::types::{BootNumber, ClientId, ClientName, ClusterId, Incarnation, NodeId, Sequence, Term};
+use kvstore::types::{
+    BootNumber, ClientId, ClientName, ClusterId, Incarnation, LogIndex, NodeId, Sequence, Term,
+};
 use kvstore::wire::client::{
     Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
 use kvstore::wire::entry::{Configuration, Member};
-use kvstore::wire::peer::Message;
+use kvstore::wire::peer::{Heartbeat, Message};
 use tempfile::TempDir;
 
 const CLIENT: ClientConnection = ClientConnection(1);
@@ -380,6 +382,10 @@ fn follower_founded_late(segment_bytes: u64) -> (World, Instant) {
     (World { nodes, cut_off: BTreeSet::new(), network: Network::default(), now, directory }, now)
 }
 
+fn heartbeat(term: u64) -> Message {
+    Message::Heartbeat(Heartbeat { term: Term(term), commit: LogIndex(1), round: 1 })
+}
+
 #[test]
 fn node_told_of_the_founding_long_after_its_start_leaves_the_founder_time_to_be_elected() {
     let (mut world, _) = follower_founded_late(64 << 10);
@@ -388,4 +394,20 @@ fn node_told_of_the_founding_long_after_its_start_leaves_the_founder_time_to_be_
         world.now += Duration::from_millis(1);
     }
     assert_eq!(world.sent_by(1), [], "it campaigns against the founder");
+}
+
+#[test]
+fn segment_half_prepared_when_the_leader_is_lost_keeps_nobody_awake() {
+    let (mut world, now) = follower_founded_late(8 << 20);
+    world.node(1).on_message(now, NodeId(1), heartbeat(1));
+    world.turn(1);
+    world.turn(1);
+    assert!(world.has_work(1), "the next segment is being prepared");
+    world.node(1).on_link_down(now, NodeId(1));
+    world.node(1).on_peer_dead(now, NodeId(1));
+    for _ in 0..3 {
+        world.turn(1);
+    }
+    assert_eq!(world.node(1).leader(), None);
+    assert!(!world.has_work(1), "turns without end that prepare nothing");
 }
