@@ -411,3 +411,17 @@ fn segment_half_prepared_when_the_leader_is_lost_keeps_nobody_awake() {
     assert_eq!(world.node(1).leader(), None);
     assert!(!world.has_work(1), "turns without end that prepare nothing");
 }
+
+#[test]
+fn read_whose_leader_is_replaced_within_a_turn_asks_the_new_one_at_once() {
+    let (mut world, now) = follower_founded_late(64 << 10);
+    world.node(1).on_message(now, NodeId(1), heartbeat(1));
+    world.ask(1, 1, get("key"));
+    world.turn(1);
+    world.network.queue.clear();
+    world.node(1).on_message(now, NodeId(3), heartbeat(2));
+    world.turn(1);
+    world.turn(1);
+    let asked = world.network.queue.iter().find(|(_, _, message)| matches!(message, Message::ReadIndex(_)));
+    assert_eq!(asked.map(|(_, to, _)| *to), Some(NodeId(3)));
+}
