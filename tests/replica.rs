@@ -425,3 +425,27 @@ fn read_whose_leader_is_replaced_within_a_turn_asks_the_new_one_at_once() {
     let asked = world.network.queue.iter().find(|(_, _, message)| matches!(message, Message::ReadIndex(_)));
     assert_eq!(asked.map(|(_, to, _)| *to), Some(NodeId(3)));
 }
+
+#[test]
+fn write_of_a_leader_elected_again_is_not_taken_for_one_that_was_overwritten() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 1..=4 {
+        world.ask(0, id, put(id, "key", "lost with its leader"));
+    }
+    world.pass(600);
+    let leader = world.leader().expect("the majority elected a leader");
+    world.cut_off.clear();
+    world.pass(100);
+    world.ask(leader, 9, RequestBody::Transfer { to: NodeId(1) });
+    world.pass(30);
+    assert_eq!(world.leader(), Some(0));
+    world.network.answers.clear();
+    for id in 11..=13 {
+        world.ask(0, id, put(id, "key", "value"));
+    }
+    world.settle();
+    for id in 11..=13 {
+        assert_eq!(world.answer(id).unwrap().1.body, written(false), "write {id}");
+    }
+}

@@ -148,12 +148,11 @@ impl<D: Disk> Replica<D> {
             self.writes.on_recorded(write);
         }
         let applied = self.state.apply(Revision::from(index), stamp, command);
-        let Some((proposed_in, waiters)) = self.writes.on_applied(index) else { return };
-        let (revision, body) = if proposed_in == term {
-            answer_of(applied, Revision::from(index))
-        } else {
-            (Revision::from(index), ResponseBody::Refused(Refused::LeadershipLost))
-        };
+        let waiters = self.writes.on_applied(index, term);
+        if waiters.is_empty() {
+            return;
+        }
+        let (revision, body) = answer_of(applied, Revision::from(index));
         for Waiter { client, request } in waiters {
             self.answer_at(client, request, revision, body.clone());
         }
@@ -161,8 +160,7 @@ impl<D: Disk> Replica<D> {
 
     /// Another leader's entry took the place of one that clients wait for.
     pub(super) fn refuse_overwritten(&mut self, index: LogIndex) {
-        let Some((_, waiters)) = self.writes.on_applied(index) else { return };
-        for Waiter { client, request } in waiters {
+        for Waiter { client, request } in self.writes.take_overwritten(index) {
             self.refuse(client, request, Refused::LeadershipLost);
         }
     }
