@@ -449,3 +449,15 @@ fn write_of_a_leader_elected_again_is_not_taken_for_one_that_was_overwritten() {
         assert_eq!(world.answer(id).unwrap().1.body, written(false), "write {id}");
     }
 }
+
+#[test]
+fn resends_of_a_write_under_way_count_against_the_cap() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 0..=1 << 16 {
+        world.ask(0, id, put(1, "key", "value"));
+    }
+    world.turn(0);
+    let refused = world.answer(1 << 16).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+}

@@ -98,7 +98,9 @@ impl<D: Disk> Replica<D> {
             let body = ResponseBody::Written { outcome, cached: true };
             return self.answer_at(arrival.client, arrival.request.id, revision, body);
         }
-        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
+        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write)
+            && !self.writes.is_full() // else it is refused below
+        {
             return self.wait_for(index, &arrival);
         }
         if let Some(index) = self.propose(now, arrival, &Command::Write(write.clone())) {
