@@ -461,3 +461,23 @@ fn resends_of_a_write_under_way_count_against_the_cap() {
     let refused = world.answer(1 << 16).expect("one too many is answered").1.body;
     assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
 }
+
+#[test]
+fn parked_requests_are_bounded_by_their_bytes_too() {
+    let mut world = World::founded(3);
+    world.kill(0);
+    world.kill(1);
+    world.pass(300);
+    let large = "x".repeat(1 << 20);
+    for id in 1..=100 {
+        world.ask(2, id, put(id, "key", &large));
+    }
+    world.turn(2);
+    let refused = world.answer(100).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+    assert!(world.answer(1).is_none());
+    world.pass(151);
+    world.ask(2, 101, put(101, "key", &large));
+    world.turn(2);
+    assert!(world.answer(101).is_none(), "there is room again");
+}

@@ -99,7 +99,8 @@ impl<D: Disk> Replica<D> {
             return self.answer_at(arrival.client, arrival.request.id, revision, body);
         }
         if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write)
-            && !self.writes.is_full() // else it is refused below
+            && !self.writes.is_full()
+        // else it is refused below
         {
             return self.wait_for(index, &arrival);
         }
@@ -210,6 +211,7 @@ impl<D: Disk> Replica<D> {
             ("waiting_writes", self.writes.waiters(), Writes::MAX_WAITERS),
             ("waiting_reads", self.reads.len(), Reads::MAX_READS),
             ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
+            ("parked_bytes", self.parking.bytes(), Parking::MAX_BYTES),
         ];
         let own =
             own.map(|(name, used, cap)| Bound { name: name.to_owned(), used: count(used), cap: count(cap) });
