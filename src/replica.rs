@@ -218,6 +218,10 @@ impl<D: Disk> Replica<D> {
         self.raft.leader()
     }
 
+    fn leads(&self) -> bool {
+        self.raft.leader() == Some(self.own.id)
+    }
+
     /// The consensus state, to look at.
     #[must_use]
     pub fn raft(&self) -> &Raft {
@@ -374,9 +378,10 @@ impl<D: Disk> Replica<D> {
     fn apply(&mut self, now: Instant, entry: Entry) {
         let (index, revision) = (entry.index, Revision::from(entry.index));
         match entry.payload {
-            Payload::NoOp { leader } => {
+            Payload::NoOp { .. } => {
                 self.state.advance(revision, entry.stamp);
-                if leader == self.own.id && entry.term == self.raft.term() {
+                // Not if this node gave way between the entry's commitment and now.
+                if self.leads() && entry.term == self.raft.term() {
                     self.clock.start(entry.stamp, now);
                 }
             }
@@ -403,7 +408,7 @@ impl<D: Disk> Replica<D> {
         let is_new = seen != self.own.leader_seen;
         if is_new {
             self.own.leader_seen = seen;
-            if seen.0 == Some(self.own.id) {
+            if self.leads() {
                 self.writes.rebuild(self.raft.log(), self.raft.log().applied());
             } else {
                 self.clock.stop();
@@ -427,7 +432,7 @@ impl<D: Disk> Replica<D> {
     fn propose_expiry(&mut self, now: Instant) {
         self.timers.no_expiry_before = now + self.raft.config().election_max;
         let time = self.clock.read(now, self.state.cluster_time());
-        if self.raft.leader() == Some(self.own.id) && time >= self.state.next_expiry() {
+        if self.leads() && time >= self.state.next_expiry() {
             let mut out = crate::wire::Writer::new();
             Command::ExpireSessions.encode(&mut out);
             // If it is refused now, the timer is armed again all the same.

@@ -481,3 +481,14 @@ fn parked_requests_are_bounded_by_their_bytes_too() {
     world.turn(2);
     assert!(world.answer(101).is_none(), "there is room again");
 }
+
+#[test]
+fn request_that_names_a_silent_leader_of_a_later_term_is_parked() {
+    let mut world = World::founded(3);
+    let silent_leader = Some(SilentLeader { id: NodeId(3), term: Term(7) });
+    let request = Request { id: 1, time_left_ms: 5_000, silent_leader, body: put(1, "key", "value") };
+    let now = world.now;
+    world.node(1).on_request(now, CLIENT, request);
+    world.settle();
+    assert!(world.answer(1).is_none(), "the leader known here is older than the silent one");
+}

@@ -38,18 +38,12 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn leads(&self) -> bool {
-        self.raft.leader() == Some(self.own.id)
-    }
-
-    /// Whether there is a leader to serve this request: one that its client has not found silent.
+    /// Whether there is a leader to serve this request, and one that is news to a client which found
+    /// a leader silent: of a later term, or this node itself.
     fn may_serve(&self, arrival: &Arrival) -> bool {
-        let Some(leader) = self.raft.leader() else { return false };
-        let is_found_silent = arrival
-            .request
-            .silent_leader
-            .is_some_and(|silent| silent.id == leader && silent.term >= self.raft.term());
-        !is_found_silent || leader == self.own.id
+        let (leader, term) = (self.raft.leader(), self.raft.term());
+        let silent = arrival.request.silent_leader;
+        leader.is_some() && (self.leads() || silent.is_none_or(|silent| silent.term < term))
     }
 
     /// The request waits for a leader, for as long as it may.
