@@ -417,6 +417,9 @@ impl<D: Disk> Replica<D> {
         }
         let was_transferring = self.hand_over.note_transfer(self.raft.transferring_to());
         self.answer_transfers();
+        if was_transferring {
+            self.resign_again(now);
+        }
         if (is_new || was_transferring) && seen.0.is_some() && self.raft.transferring_to().is_none() {
             self.serve_parked(now);
         }

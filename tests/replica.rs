@@ -492,3 +492,42 @@ fn request_that_names_a_silent_leader_of_a_later_term_is_parked() {
     world.settle();
     assert!(world.answer(1).is_none(), "the leader known here is older than the silent one");
 }
+
+#[test]
+fn hand_over_to_a_follower_that_does_not_catch_up_waits_for_a_heartbeat_only() {
+    let mut world = World::founded(3);
+    world.cut_off.extend([1, 2]);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    let now = world.now;
+    world.node(0).begin_hand_over(now);
+    let timeouts_now = |world: &mut World| {
+        world.turn(0);
+        let sent = world.sent_by(0);
+        world.network.queue.clear();
+        sent.iter().filter(|message| matches!(message, Message::TimeoutNow(_))).count()
+    };
+    assert_eq!(timeouts_now(&mut world), 0, "it may catch up");
+    world.now += Duration::from_millis(29);
+    assert_eq!(timeouts_now(&mut world), 0);
+    world.now += Duration::from_millis(1);
+    assert_eq!(timeouts_now(&mut world), 1);
+    let now = world.now;
+    assert!(!world.node(0).may_exit(now), "it waits for the successor");
+}
+
+#[test]
+fn hand_over_whose_target_is_lost_goes_to_another() {
+    let mut world = World::founded(3);
+    let now = world.now;
+    world.node(0).begin_hand_over(now);
+    let target = world.node(0).raft().transferring_to().expect("somebody is to take over");
+    world.node(0).on_link_down(now, target);
+    world.turn(0);
+    assert!(!world.node(0).may_exit(now));
+    let second = world.node(0).raft().transferring_to().expect("another one is to take over");
+    assert_ne!(second, target);
+    world.node(0).on_link_down(now, second);
+    world.turn(0);
+    assert!(world.node(0).may_exit(now), "there is nobody left");
+}

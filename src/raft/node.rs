@@ -260,7 +260,7 @@ impl Raft {
             Role::Follower(follower) if !self.core.voters().is_empty() => follower.tick(now),
             Role::Follower(_) => Transition::Stay,
             Role::Candidate(candidate) => candidate.tick(now),
-            Role::Leader(leader) => leader.tick(&self.core, now),
+            Role::Leader(leader) => leader.tick(&mut self.core, now),
         };
         self.transition(now, transition);
     }
@@ -300,6 +300,15 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => leader.transfer_leadership(&mut self.core, now, to),
             _ => Err(TransferError::NotLeader),
+        }
+    }
+
+    /// Hands leadership over because this node is about to leave, to the follower that is best
+    /// prepared. Gives that follower; `None` if this node does not lead, or no other voter is linked.
+    pub fn resign(&mut self, now: Instant) -> Option<NodeId> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.resign(&mut self.core, now),
+            _ => None,
         }
     }
 
@@ -430,15 +439,6 @@ impl Raft {
     pub fn transferring_to(&self) -> Option<NodeId> {
         match &self.role {
             Role::Leader(leader) => leader.transferring_to(),
-            _ => None,
-        }
-    }
-
-    /// The follower to hand over to: the linked one whose log matches furthest.
-    #[must_use]
-    pub fn successor(&self) -> Option<NodeId> {
-        match &self.role {
-            Role::Leader(leader) => leader.successor(&self.core),
             _ => None,
         }
     }
