@@ -531,3 +531,15 @@ fn hand_over_whose_target_is_lost_goes_to_another() {
     world.turn(0);
     assert!(world.node(0).may_exit(now), "there is nobody left");
 }
+
+#[test]
+fn transfers_asked_for_again_and_again_are_bounded() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 0..2_000 {
+        world.ask(0, id, RequestBody::Transfer { to: NodeId(2) });
+    }
+    world.turn(0);
+    let refused = world.answer(1_999).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+}

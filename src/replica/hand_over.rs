@@ -9,6 +9,9 @@ use crate::time::Instant;
 use crate::types::NodeId;
 use crate::wire::client::{Refused, RequestBody, ResponseBody};
 
+/// Clients that wait for a hand-over; more are refused as busy.
+const MAX_ASKED: usize = 1024;
+
 /// Hand-overs that somebody waits for.
 #[derive(Debug, Default)]
 pub(super) struct HandOver {
@@ -85,6 +88,10 @@ impl<D: Disk> Replica<D> {
         };
         if to == self.own.id {
             return self.answer(arrival.client, arrival.request.id, ResponseBody::Transferred);
+        }
+        if self.hand_over.asked.len() >= MAX_ASKED {
+            let busy = "too many requests wait for a hand-over; try again in a moment".to_owned();
+            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
         }
         match self.raft.transfer_leadership(now, to) {
             Ok(()) => {
