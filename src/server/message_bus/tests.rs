@@ -468,6 +468,19 @@ fn silent_connections_make_room_for_each_other_and_never_keep_a_node_out() {
 }
 
 #[test]
+fn clients_that_are_being_refused_count_as_unknown() {
+    let mut world = World::founded(1);
+    let mut refused = Vec::new();
+    for _ in 0..10 {
+        let (mut client, _) = world.welcomed(1);
+        client.send(FrameKind::PeerHello, |_| {});
+        world.settle();
+        refused.push(client);
+    }
+    assert_eq!(world.node(1).bus.connections.len(), LIMITS.unknown);
+}
+
+#[test]
 fn frame_that_never_ends_is_given_up() {
     let mut world = World::founded(1);
     let (mut client, name) = world.welcomed(1);
