@@ -49,8 +49,6 @@ const SCRATCH_BYTES: usize = 256 << 10;
 const HELLO_BUDGET: ReadBudget = ReadBudget { bytes: MAX_HELLO_BYTES as usize + HEADER_BYTES, frames: 1 };
 const CLIENT_BUDGET: ReadBudget = ReadBudget { bytes: 64 << 10, frames: 128 };
 const PEER_BUDGET: ReadBudget = ReadBudget { bytes: 1 << 20, frames: usize::MAX };
-/// A client with more output than this waiting is not read until half of it has left.
-const CLIENT_SOFT_BYTES: usize = 1 << 20;
 /// A client with more output than this waiting is closed.
 const CLIENT_HARD_BYTES: usize = 64 << 20;
 /// A link with more output than this waiting is closed: what was queued is Raft's to send again.
@@ -107,6 +105,10 @@ struct Visitor {
     is_ready: bool,
     /// It stands in the list of those with output.
     is_dirty: bool,
+    /// Of a client: requests that were passed on and have no answer yet.
+    unanswered: usize,
+    /// Of a client: it is not read until more of its answers have left.
+    is_choked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,13 +396,15 @@ impl<S: Socket> MessageBus<S> {
             self.finish_connect(id);
             return 0;
         }
-        if visitor.party == Party::Client && connection.queued_bytes() > CLIENT_SOFT_BYTES {
+        if visitor.party == Party::Client && Self::is_beyond(connection, visitor, 1) {
+            visitor.is_choked = true;
             // It is read again once its answers have left; unless it can never take them.
             if connection.is_write_closed() {
                 self.close(id, &CloseCause::EndOfStream);
             }
             return 0;
         }
+        let budget = Self::narrowed(budget, visitor);
         let mut frames = std::mem::take(&mut self.buffers.frames);
         let result = connection.read_frames(budget, &mut self.buffers.scratch, &mut frames);
         let count = frames.len();
@@ -432,7 +436,6 @@ impl<S: Socket> MessageBus<S> {
     fn flush_one(&mut self, id: ConnectionId) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         visitor.is_dirty = false;
-        let before = connection.queued_bytes();
         if let Err(cause) = connection.flush() {
             self.close(id, &cause);
             return;
@@ -442,11 +445,9 @@ impl<S: Socket> MessageBus<S> {
         } else {
             self.queues.backlog.remove(&id);
         }
-        let low_water = CLIENT_SOFT_BYTES / 2;
-        let drained = before > low_water && connection.queued_bytes() <= low_water;
-        if drained && visitor.party == Party::Client && connection.has_input() && !visitor.is_ready {
-            visitor.is_ready = true;
-            self.queues.clients.push_back(id);
+        if visitor.is_choked && !Self::is_beyond(connection, visitor, 2) {
+            visitor.is_choked = false;
+            self.enlist(id);
         }
         self.watch(id);
     }
@@ -464,6 +465,7 @@ impl<S: Socket> Transport for MessageBus<S> {
 
     fn reply(&mut self, client: ClientConnection, response: &Response) {
         let id = ConnectionId::from_u64(client.0);
+        self.note_answer(id);
         self.queue(id, FrameKind::Response, |out| response.encode(out));
     }
 

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::bounds::CLIENT_SOFT_BYTES;
 use super::*;
 use crate::net::memory::{Host, MemorySocket, Network};
 use crate::server::admission::Limits;
@@ -519,6 +520,26 @@ fn client_that_does_not_read_its_answers_is_not_read_and_then_closed() {
     world.node(1).bus.flush();
     world.pass(2 * 10_000);
     assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+}
+
+#[test]
+fn client_that_waits_for_too_many_answers_is_not_read_until_it_has_half_of_them() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    (0..1_500).for_each(|id| client.send_get(id));
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_024);
+    assert_eq!(world.node(1).bus.ready_clients(), 0, "and nobody is kept awake for it");
+    for id in 0..512 {
+        world.node(1).bus.reply(name, &response(id, 1));
+    }
+    world.node(1).bus.flush();
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 0);
+    world.node(1).bus.reply(name, &response(512, 1));
+    world.node(1).bus.flush();
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_500 - 1_024);
 }
 
 #[test]
