@@ -105,6 +105,9 @@ const SPARE_SLICE_BYTES: u64 = 256 << 10;
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
 
+/// Bytes that reads give in one step of a turn, but for a single larger answer; the rest follows.
+const MAX_READ_BYTES: usize = 4 << 20;
+
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
     pub fn new(options: Options, storage: Storage<D>, recovered: Recovered, now: Instant) -> Self {
@@ -291,6 +294,7 @@ impl<D: Disk> Replica<D> {
         let log = self.raft.log();
         log.applied() < log.committed()
             || self.reads.has_turn()
+            || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
             || (self.own.spare_unfinished && self.may_prepare_spare())
             || self.raft.has_ready(now)
@@ -361,8 +365,11 @@ impl<D: Disk> Replica<D> {
             self.apply(now, entry);
         }
         self.take_read_indexes(now);
-        for read in self.reads.take_answerable(self.raft.log().applied()) {
-            self.answer_read(read);
+        let (applied, mut bytes) = (self.raft.log().applied(), 0);
+        while bytes < MAX_READ_BYTES
+            && let Some(read) = self.reads.next_answerable(applied)
+        {
+            bytes += self.answer_read(read);
         }
     }
 
