@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::bounds::CLIENT_SOFT_BYTES;
 use super::*;
@@ -73,7 +75,14 @@ impl World {
             advertise: address(id).to_string(),
         };
         let heartbeat = Duration::from_millis(30);
-        let peers = Peers::new(identity, heartbeat, entries.collect(), configuration, &[], [id as u8; 32]);
+        let peers = Peers::new(
+            identity,
+            heartbeat,
+            entries.collect(),
+            configuration,
+            &[],
+            [(id + 16 * boot) as u8; 32],
+        );
         let addresses = others.iter().map(|id| address(*id)).collect();
         let host: Host = self.network.listen(address(id));
         let bus = MessageBus::new(host, peers, addresses, Admission::new(LIMITS), self.now);
@@ -105,6 +114,12 @@ impl World {
             }
         }
         panic!("the nodes never come to rest");
+    }
+
+    /// One turn of one node.
+    fn turn_of(&mut self, place: usize) -> bool {
+        let (network, now) = (self.network.clone(), self.now);
+        self.nodes[place].turn(&network, now)
     }
 
     /// Time passes, a millisecond at once.
@@ -269,6 +284,87 @@ fn each_pair_of_nodes_ends_with_one_connection() {
     world.node(2).bus.flush();
     world.settle();
     assert_eq!(world.inbound(3), [Inbound::Message(NodeId(2), heartbeat(7))]);
+}
+
+#[test]
+fn links_broken_at_random_moments_end_in_one_that_both_ends_agree_on() {
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        let mut boots = [0; 4];
+        let mut start = |world: &mut World, id: usize| {
+            boots[id] += 1;
+            world.nodes.retain(|node| node.id != id as u64);
+            world.start(id as u64, boots[id], &[1, 2, 3], Some(cluster_of(&[1, 2, 3])));
+        };
+        (1..=3).for_each(|id| start(&mut world, id));
+        for _ in 0..30 {
+            match rng.random_range(0..10) {
+                0 if seed % 2 == 0 => start(&mut world, rng.random_range(1..=3)),
+                1..5 => world.network.reset(rng.random_range(0..world.network.pipes())),
+                5..8 => world.pass(rng.random_range(1..20)),
+                _ => drop(world.turn_of(rng.random_range(0..3))),
+            }
+        }
+        world.pass(5_000);
+        let is_dead = |inbound: &Inbound| matches!(inbound, Inbound::PeerDead(_));
+        let found_dead = world.nodes.iter().any(|node| node.inbound.iter().any(is_dead));
+        assert!(seed % 2 == 0 || !found_dead, "seed {seed}: nobody died");
+        for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+            assert_eq!(world.node(from).bus.connections.len(), 2, "seed {seed}, node {from}");
+            world.inbound(to);
+            world.node(from).bus.send(NodeId(to), &heartbeat(7));
+            world.node(from).bus.flush();
+            world.settle();
+            let expected = [Inbound::Message(NodeId(from), heartbeat(7))];
+            assert_eq!(world.inbound(to), expected, "seed {seed}, {from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn founding_among_restarts_and_broken_links_ends_in_one_cluster() {
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        let mut boots = [0; 4];
+        let mut durable: [Option<Configuration>; 4] = [None, None, None, None];
+        let mut founded = BTreeSet::new();
+        for step in 0..80 {
+            let id = rng.random_range(1..=3_usize);
+            match rng.random_range(0..10) {
+                0..2 if step < 40 => {
+                    boots[id] += 1;
+                    world.nodes.retain(|node| node.id != id as u64);
+                    world.start(id as u64, boots[id], &[1, 2, 3], durable[id].clone());
+                }
+                2..5 if step < 40 && world.network.pipes() > 0 => {
+                    world.network.reset(rng.random_range(0..world.network.pipes()));
+                }
+                // A node may die before what it found or was told is durable.
+                5..7 => {
+                    for node in &mut world.nodes {
+                        let told = node.inbound.drain(..).find_map(|inbound| match inbound {
+                            Inbound::Found(configuration) => Some(configuration),
+                            Inbound::Message(_, Message::Found(configuration)) => Some(configuration),
+                            _ => None,
+                        });
+                        let durable = &mut durable[node.id as usize];
+                        if let Some(configuration) = told.filter(|_| durable.is_none()) {
+                            founded.insert(configuration.cluster);
+                            node.bus.set_configuration(&configuration);
+                            *durable = Some(configuration);
+                        }
+                    }
+                }
+                _ => world.pass(rng.random_range(1..300)),
+            }
+        }
+        assert!(founded.len() <= 1, "seed {seed}: {founded:?}");
+        if world.nodes.len() == 3 {
+            assert!(durable[1..].iter().all(Option::is_some), "seed {seed}: {durable:?}");
+        }
+    }
 }
 
 #[test]
