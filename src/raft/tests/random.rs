@@ -27,6 +27,7 @@ struct Weather {
     lost: u32,
     doubled: u32,
     latency_max_ms: u64,
+    disk_min_ms: u64,
     disk_max_ms: u64,
     /// Mean time between two faults.
     fault_every_ms: u64,
@@ -44,6 +45,7 @@ impl Weather {
             lost: some(rng, &[0, 0, 2, 20]) as u32,
             doubled: some(rng, &[0, 0, 5, 30]) as u32,
             latency_max_ms: some(rng, &[1, 2, 10, 60]),
+            disk_min_ms: 0,
             disk_max_ms: some(rng, &[0, 2, 10, 100]),
             fault_every_ms: some(rng, &[20, 60, 200]),
             crashes: rng.random_bool(0.8),
@@ -253,7 +255,7 @@ impl Simulation {
             };
             self.cluster.ready(id);
             self.dispatch();
-            let latency = self.up_to(self.weather.disk_max_ms);
+            let latency = self.rng.random_range(self.weather.disk_min_ms..=self.weather.disk_max_ms);
             if must_write && latency > 0 {
                 let boot = self.cluster.node(id).boots;
                 return self.schedule(latency, Happening::DiskIsDone { id, boot });
@@ -406,6 +408,8 @@ impl Simulation {
         let leader = self.cluster.leader().expect("a healed cluster has a leader");
         let term = self.cluster.raft(leader).term();
         let committed = self.cluster.checks.committed_index();
+        self.cluster.propose(leader, "last").expect("a leader at rest takes proposals");
+        self.end_turn(leader);
         self.run_until(self.cluster.now + Duration::from_secs(1), false);
         assert_eq!(self.cluster.raft(leader).term(), term, "the term of a healed cluster stays");
         assert_eq!(self.cluster.leader(), Some(leader), "so does its leader");
@@ -500,21 +504,22 @@ fn core_with_a_link_broken_for_ever_has_a_lasting_leader() {
     }
 }
 
-/// A disk slower than a candidate's patience delays elections; it must not prevent them.
+/// Disks slower than a candidate's patience delay an election; they must not prevent it.
 #[test]
-fn election_with_slow_disks_everywhere_is_won_in_few_terms() {
-    for seed in seeds(2000..2010) {
+fn election_with_disks_slower_than_patience_is_won_in_few_terms() {
+    for seed in seeds(2000..2030) {
         let _replay = Replay(seed);
         let mut simulation = Simulation::new(seed);
-        simulation.weather =
-            Weather { lost: 0, doubled: 0, disk_max_ms: 0, latency_max_ms: 1, ..simulation.weather };
-        simulation.weather.disk_max_ms = 200;
-        let end = simulation.cluster.now + Duration::from_secs(5);
+        simulation.weather.lost = 0;
+        simulation.weather.latency_max_ms = 1;
+        simulation.weather.disk_max_ms = 140;
+        simulation.weather.disk_min_ms = 100;
+        let end = simulation.cluster.now + Duration::from_secs(3);
         simulation.run_until(end, false);
-        let started = |(_, event): &&(NodeId, Event)| matches!(event, Event::ElectionStarted { .. });
-        let count = simulation.cluster.events.iter().filter(started).count();
-        assert!(count <= 8, "{count} elections");
-        assert!(simulation.cluster.checks.committed_index() > LogIndex(1), "nothing was committed");
-        assert!(simulation.cluster.raft(NodeId(1)).term() < Term(9));
+        let elected = simulation.cluster.events.iter().find_map(|(_, event)| match event {
+            Event::Elected { term, .. } => Some(*term),
+            _ => None,
+        });
+        assert!(elected.is_some_and(|term| term <= Term(3)), "elected in {elected:?}");
     }
 }
