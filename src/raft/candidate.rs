@@ -5,7 +5,7 @@ use super::log::Position;
 use super::node::Transition;
 use super::quorum::{Standing, Tally};
 use super::ready::Cause;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::types::NodeId;
 use crate::wire::peer::{Message, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse};
 
@@ -21,11 +21,7 @@ pub(super) struct Candidate {
     pre_votes: Tally,
     /// What was answered to this node's RequestVote in the current term, if it sent one.
     votes: Option<Tally>,
-    cause: Cause,
-    /// When the old leader was last heard.
-    last_heard: Instant,
-    /// When this node began to ask.
-    noticed: Instant,
+    campaign: Campaign,
     /// When to try again. Shorter than a follower's timeout: nobody leads meanwhile.
     retry_deadline: Instant,
 }
@@ -42,12 +38,24 @@ pub(super) enum Phase {
     Vote,
 }
 
-/// How a campaign began, handed from one phase to the next.
+/// How a campaign began and went so far, handed from one phase to the next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Campaign {
     pub(super) cause: Cause,
+    /// When the old leader was last heard.
     pub(super) last_heard: Instant,
+    /// When this node began to ask.
     pub(super) noticed: Instant,
+    /// In how many terms it asked for votes.
+    pub(super) tries: u32,
+}
+
+impl Campaign {
+    /// Each try in vain doubles the patience, three times at most: where votes take longer than it
+    /// lasts (slow disks), rivals would split the votes of each term anew.
+    fn patience(&self, core: &mut Core) -> Duration {
+        core.candidate_timeout() * (1 << self.tries.saturating_sub(1).min(3))
+    }
 }
 
 impl Candidate {
@@ -78,7 +86,8 @@ impl Candidate {
     ///
     /// `is_hand_over`: the leader of the term that ends here asked for it. The mark that says so to
     /// the voters is for this term only, not for later tries.
-    pub(super) fn vote(core: &mut Core, now: Instant, campaign: Campaign, is_hand_over: bool) -> Self {
+    pub(super) fn vote(core: &mut Core, now: Instant, mut campaign: Campaign, is_hand_over: bool) -> Self {
+        campaign.tries += 1;
         core.begin_term(core.term().next());
         core.hard_state.voted_for = Some(core.config.id);
         let Position { index, term } = core.log.last();
@@ -97,10 +106,8 @@ impl Candidate {
     }
 
     fn new(core: &mut Core, now: Instant, phase: Phase, campaign: Campaign) -> Self {
-        let Campaign { cause, last_heard, noticed } = campaign;
-        let retry_deadline = now + core.candidate_timeout();
-        let (pre_votes, votes) = (Tally::default(), None);
-        Self { phase, pre_votes, votes, cause, last_heard, noticed, retry_deadline }
+        let retry_deadline = now + campaign.patience(core);
+        Self { phase, pre_votes: Tally::default(), votes: None, campaign, retry_deadline }
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -113,7 +120,7 @@ impl Candidate {
     }
 
     pub(super) fn campaign(&self) -> Campaign {
-        Campaign { cause: self.cause, last_heard: self.last_heard, noticed: self.noticed }
+        self.campaign
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
@@ -122,7 +129,10 @@ impl Candidate {
 
     /// "If election timeout elapses: start new election" (Figure 2), beginning with a pre-vote.
     pub(super) fn tick(&mut self, now: Instant) -> Transition {
-        if now >= self.retry_deadline { Transition::PreCandidate(self.cause) } else { Transition::Stay }
+        if now < self.retry_deadline {
+            return Transition::Stay;
+        }
+        Transition::PreCandidate(self.campaign.cause)
     }
 
     /// Where the answers so far lead to.
@@ -132,7 +142,7 @@ impl Candidate {
             return Transition::Leader;
         }
         match (self.phase, self.pre_votes.standing(core.voters())) {
-            (Phase::PreVote { .. }, Standing::Won) => Transition::Candidate { cause: self.cause },
+            (Phase::PreVote { .. }, Standing::Won) => Transition::Candidate { cause: self.campaign.cause },
             // A majority prefers its leader, or has newer logs: theirs is the next move.
             (Phase::PreVote { .. }, Standing::Lost) => Transition::Follower,
             (Phase::PreVote { .. }, Standing::Open) | (Phase::Vote, _) => Transition::Stay,
@@ -144,7 +154,7 @@ impl Candidate {
         if let Some(votes) = &mut self.votes
             && votes.record(core.config.id, true)
         {
-            self.retry_deadline = now + core.candidate_timeout();
+            self.retry_deadline = now + self.campaign.patience(core);
         }
         self.standing(core)
     }

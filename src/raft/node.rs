@@ -374,7 +374,7 @@ impl Raft {
         follower.forget_leader(&mut self.core);
         let last_heard = follower.heard_at();
         self.answer_held(now);
-        Campaign { cause, last_heard, noticed: now }
+        Campaign { cause, last_heard, noticed: now, tries: 0 }
     }
 
     fn become_leader(&mut self, now: Instant) -> Transition {
@@ -384,7 +384,7 @@ impl Raft {
         // Pre-votes elect nobody: it asked for votes in this term, by its own first.
         assert_eq!(self.core.hard_state.voted_for, Some(self.core.config.id), "a leader voted for itself");
         self.core.durable.led_before = None;
-        let Campaign { cause, last_heard, noticed } = candidate.campaign();
+        let Campaign { cause, last_heard, noticed, .. } = candidate.campaign();
         let timeline = Timeline { cause, last_heard, noticed, won: now };
         self.role = Role::Leader(Leader::new(&mut self.core, now, timeline));
         Transition::Stay
