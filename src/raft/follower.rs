@@ -217,6 +217,11 @@ impl Follower {
         core.outbox.promise(from, Message::RequestVoteResponse(grant));
     }
 
+    /// A granted vote leaves only now: the candidate gets the whole timeout to make use of it.
+    pub(super) fn on_vote_durable(&mut self, core: &mut Core, now: Instant) {
+        self.election_deadline = self.election_deadline.max(now + core.election_timeout());
+    }
+
     /// Thesis 3.10: "this is equivalent to the server's election timer firing", but without a
     /// pre-vote, and with the mark that sets loyalty aside.
     pub(super) fn on_timeout_now(&mut self, from: NodeId) -> Transition {

@@ -224,19 +224,24 @@ impl Raft {
     }
 
     /// What `mark` names is durable: gives the messages that promised it, counts this node's own
-    /// vote and entries, and tells followers of what that committed.
+    /// vote and entries, and tells followers of what that committed. `now` is read after the write:
+    /// the patience for answers begins when the questions leave.
     ///
     /// # Panics
     /// If `mark` is not the one of the last `ready`.
     #[must_use]
     pub fn advance(&mut self, now: Instant, mark: Mark) -> Vec<Envelope> {
         assert_eq!(self.core.durable.under_way.take(), Some(mark), "the mark of another turn");
-        self.core.durable.hard_state = mark.hard_state;
+        let before = std::mem::replace(&mut self.core.durable.hard_state, mark.hard_state);
         self.core.log.stable_to(mark.last);
         self.core.outbox.release();
         let transition = match &mut self.role {
             Role::Candidate(candidate) if self.core.durable.hard_state == self.core.hard_state => {
                 candidate.on_own_vote_durable(&mut self.core, now)
+            }
+            Role::Follower(follower) if before != mark.hard_state && mark.hard_state.voted_for.is_some() => {
+                follower.on_vote_durable(&mut self.core, now);
+                Transition::Stay
             }
             _ => Transition::Stay,
         };

@@ -513,8 +513,8 @@ fn election_with_disks_slower_than_patience_is_won_in_few_terms() {
         simulation.weather.lost = 0;
         simulation.weather.doubled = 0;
         simulation.weather.latency_max_ms = 0;
-        simulation.weather.disk_max_ms = 140;
-        simulation.weather.disk_min_ms = 100;
+        simulation.weather.disk_max_ms = 110;
+        simulation.weather.disk_min_ms = 80;
         let end = simulation.cluster.now + Duration::from_secs(5);
         simulation.run_until(end, false);
         let elected = simulation.cluster.events.iter().find_map(|(_, event)| match event {
