@@ -9,6 +9,7 @@
 //! | `found 1` | founds the cluster on node 1 |
 //! | `tick 2 [+200ms]` | lets time pass (for all, though nobody else looks), then ticks node 2 |
 //! | `campaign 1` | ticks node 1 at the moment of its next deadline |
+//! | `leader 1` | that, and all that follows: it shall lead; reports nothing |
 //! | `wait 10ms` | lets time pass, nobody ticks |
 //! | `elapse 1s` | lets time pass, all tick, work and hear each other; reports roles and events only |
 //! | `ready 1`, `advance 1` | the first and the second half of a turn's end: before and after its disk |
@@ -61,7 +62,10 @@ fn play(text: &str) -> String {
         let is_said = commands.iter().any(|line| !line.starts_with('#'));
         if is_said {
             lines.push("---".to_owned());
-            for command in commands.iter().filter(|line| !line.starts_with('#')) {
+            let said: Vec<&&str> = commands.iter().filter(|line| !line.starts_with('#')).collect();
+            for command in &said {
+                // With several commands in a block, each stands above what it did.
+                lines.extend((said.len() > 1).then(|| format!("> {command}")));
                 lines.extend(stage.play(command));
             }
         }
@@ -160,19 +164,23 @@ impl Stage {
         let cluster = self.cluster.as_mut().expect("a script begins with `cluster`");
         match command {
             "deliver" | "drop" | "duplicate" | "delay" | "late" => network(cluster, aside, command, &words),
-            "wait" | "tick" | "campaign" | "elapse" => time(cluster, command, &words),
+            "wait" | "tick" | "campaign" | "leader" | "elapse" => time(cluster, command, &words),
             "ready" | "advance" | "persist" | "run" => turn(cluster, command, &words),
             "propose" | "read" | "transfer" => wish(cluster, command, &words),
             "status" | "log" => look(cluster, command),
             "send" => {
                 let (from, to) = (words.id(0), words.id(1));
                 let message = forge::message(&words.0[2..]);
+                cluster.checks.is_forged = true;
                 cluster.say(|| format!("n{from} -> n{to} {}", report::message(&message)));
                 cluster.deliver(Flight { from, to, message });
             }
             _ => circumstance(cluster, command, &words),
         }
         let report = cluster.take_report();
+        if command == "leader" {
+            return Vec::new();
+        }
         if command != "elapse" {
             return report;
         }
@@ -229,6 +237,10 @@ fn time(cluster: &mut Cluster, command: &str, words: &Words) {
             let id = words.id(0);
             cluster.now = cluster.now.max(cluster.raft(id).next_deadline());
             cluster.tick(id);
+            if command == "leader" {
+                cluster.run();
+                assert_eq!(cluster.leader(), Some(id), "node {id} should lead");
+            }
         }
     }
 }
@@ -274,8 +286,11 @@ fn circumstance(cluster: &mut Cluster, command: &str, words: &Words) {
         "restart" => {
             for id in words.ids() {
                 cluster.start(id);
+                for peer in cluster.running().into_iter().filter(|peer| *peer != id) {
+                    cluster.link_up(id, peer);
+                    cluster.link_up(peer, id);
+                }
             }
-            cluster.link_all();
         }
         "cut" if words.has(">") => {
             cluster.cuts.insert((words.id(0), words.id(2)));
