@@ -161,10 +161,10 @@ impl Core {
         self.log.commit_to(index.max(self.log.committed()));
     }
 
-    /// An answer that promises nothing but its term: it may leave at once if the term is durable.
-    /// It also waits for a vote, so as not to overtake it: a candidate that is told "I would vote
+    /// A message that promises nothing but its term: it may leave at once if the term is durable. It
+    /// also waits for a vote, so as not to overtake it: a candidate that is told "I would vote
     /// for you" while the vote itself is being written would try again, and again.
-    pub(super) fn answer(&mut self, to: NodeId, message: Message) {
+    pub(super) fn speak(&mut self, to: NodeId, message: Message) {
         if self.durable.hard_state == self.hard_state {
             self.outbox.send(to, message);
         } else {
@@ -188,12 +188,12 @@ impl Core {
     pub(super) fn refuse_read(&mut self, from: NodeId, message: ReadIndex) {
         let (term, request) = (self.term(), message.request);
         let refusal = ReadIndexResponse { term, request, read_index: None };
-        self.answer(from, Message::ReadIndexResponse(refusal));
+        self.speak(from, Message::ReadIndexResponse(refusal));
     }
 
     pub(super) fn refuse_vote(&mut self, from: NodeId) {
         let refusal = RequestVoteResponse { term: self.term(), vote_granted: false };
-        self.answer(from, Message::RequestVoteResponse(refusal));
+        self.speak(from, Message::RequestVoteResponse(refusal));
     }
 }
 

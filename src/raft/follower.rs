@@ -176,7 +176,7 @@ impl Follower {
                     hint_term: hint.term,
                 };
                 let term = core.term();
-                core.answer(from, Message::AppendEntriesResponse(AppendEntriesResponse { term, result }));
+                core.speak(from, Message::AppendEntriesResponse(AppendEntriesResponse { term, result }));
             }
             Err(Mismatch::Contradiction) => {
                 core.violation(from, "entries that would change what is committed");
@@ -194,7 +194,7 @@ impl Follower {
         core.commit_to(message.commit);
         if message.round > 0 {
             let answer = HeartbeatResponse { term: core.term(), round: message.round };
-            core.answer(from, Message::HeartbeatResponse(answer));
+            core.speak(from, Message::HeartbeatResponse(answer));
         }
     }
 
@@ -248,7 +248,7 @@ impl Follower {
             core.numbers.read_request += 1;
             let request = core.numbers.read_request;
             self.reads.on_asked(now, request);
-            core.outbox.send(leader, Message::ReadIndex(ReadIndex { term: core.term(), request }));
+            core.speak(leader, Message::ReadIndex(ReadIndex { term: core.term(), request }));
         }
     }
 

@@ -348,7 +348,7 @@ impl Leader {
                 Reader::Local { batch } => core.reads.push(ReadState { batch, read_index: None }),
                 Reader::Remote { follower, request } => {
                     let answer = ReadIndexResponse { term, request, read_index: None };
-                    core.answer(follower, Message::ReadIndexResponse(answer));
+                    core.speak(follower, Message::ReadIndexResponse(answer));
                 }
             }
         }

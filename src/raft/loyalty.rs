@@ -87,6 +87,6 @@ impl Raft {
             !is_loyal && message.term > self.core.term() && self.core.log.is_up_to_date(candidate);
         let term = if vote_granted { message.term } else { self.core.term() };
         let answer = PreVoteResponse { term, round: message.round, vote_granted };
-        self.core.answer(from, Message::PreVoteResponse(answer));
+        self.core.speak(from, Message::PreVoteResponse(answer));
     }
 }

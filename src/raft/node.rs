@@ -175,7 +175,7 @@ impl Raft {
             }),
             _ => return,
         };
-        self.core.answer(from, answer);
+        self.core.speak(from, answer);
     }
 
     /// A message of the current term, to the role that it is for.

@@ -3,6 +3,7 @@
 mod checks;
 mod cluster;
 mod forge;
+mod hostile;
 mod random;
 mod report;
 mod script;

@@ -113,10 +113,8 @@ impl Checks {
         for index in from.0.max(1)..=log.last_index().0 {
             let entry = log.entry(LogIndex(index)).expect("a log has no holes");
             let before = log.term_at(LogIndex(index - 1)).expect("a log has no holes");
-            let first = self
-                .entries
-                .entry((entry.index, entry.term))
-                .or_insert_with(|| (before, entry.clone()));
+            let first =
+                self.entries.entry((entry.index, entry.term)).or_insert_with(|| (before, entry.clone()));
             assert_eq!(*first, (before, entry.clone()), "n{id} has another entry {index}");
         }
     }

@@ -99,8 +99,7 @@ impl Cluster {
             report: None,
         };
         for id in ids {
-            let node =
-                Node { raft: None, disk: Disk::default(), applied: vec![], writing: None, boots: 0 };
+            let node = Node { raft: None, disk: Disk::default(), applied: vec![], writing: None, boots: 0 };
             cluster.nodes.insert(id, node);
             cluster.start(id);
         }

@@ -79,7 +79,8 @@ impl<'a> Fields<'a> {
 
     /// `index@term`
     fn position(&self, key: &str) -> (LogIndex, Term) {
-        let (index, term) = self.get(key).map_or(("0", "0"), |value| value.split_once('@').expect("a position"));
+        let (index, term) =
+            self.get(key).map_or(("0", "0"), |value| value.split_once('@').expect("a position"));
         (LogIndex(index.parse().expect("an index")), Term(term.parse().expect("a term")))
     }
 

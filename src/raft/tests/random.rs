@@ -60,11 +60,24 @@ impl Weather {
 #[derive(Debug)]
 enum Happening {
     Arrives(Flight),
-    DiskIsDone { id: NodeId, boot: u64 },
-    LinkGoesDown { id: NodeId, peer: NodeId },
-    LinkComesUp { id: NodeId, peer: NodeId },
+    DiskIsDone {
+        id: NodeId,
+        boot: u64,
+    },
+    LinkGoesDown {
+        id: NodeId,
+        peer: NodeId,
+    },
+    LinkComesUp {
+        id: NodeId,
+        peer: NodeId,
+    },
     /// Evidence that the process that `peer` ran as `boot` is dead.
-    PeerIsDead { id: NodeId, peer: NodeId, boot: u64 },
+    PeerIsDead {
+        id: NodeId,
+        peer: NodeId,
+        boot: u64,
+    },
     Restarts(NodeId),
     Heals,
 }
@@ -95,7 +108,9 @@ impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let seed = self.0;
-            eprintln!("seed {seed} failed; RAFT_SEED={seed} cargo test --lib raft::tests::random -- --nocapture");
+            eprintln!(
+                "seed {seed} failed; RAFT_SEED={seed} cargo test --lib raft::tests::random -- --nocapture"
+            );
         }
     }
 }
@@ -183,7 +198,8 @@ impl Simulation {
             Happening::Arrives(flight) => (flight.to, Input::Message(flight)),
             Happening::LinkGoesDown { id, peer } => (id, Input::LinkDown(peer)),
             Happening::LinkComesUp { id, peer } => {
-                let is_cut = self.cluster.cuts.contains(&(id, peer)) || self.cluster.cuts.contains(&(peer, id));
+                let is_cut =
+                    self.cluster.cuts.contains(&(id, peer)) || self.cluster.cuts.contains(&(peer, id));
                 if is_cut || self.cluster.node(peer).raft.is_none() {
                     return;
                 }
@@ -415,8 +431,7 @@ impl Simulation {
         assert_eq!(self.cluster.leader(), Some(leader), "so does its leader");
         assert!(self.cluster.checks.committed_index() > committed, "proposals are committed");
         let is_cut = |a, b| lasting.contains(&(a, b)) || lasting.contains(&(b, a));
-        let joined: Vec<NodeId> =
-            self.cluster.ids().into_iter().filter(|id| !is_cut(*id, leader)).collect();
+        let joined: Vec<NodeId> = self.cluster.ids().into_iter().filter(|id| !is_cut(*id, leader)).collect();
         self.drain(&joined);
         let last = self.cluster.raft(leader).log().last_index();
         assert_eq!(self.cluster.raft(leader).log().uncommitted_bytes(), 0, "nothing is left to commit");

@@ -185,7 +185,7 @@ impl Stage {
             return report;
         }
         // Much is said while time goes by; what matters is who became what.
-        let matters = |line: &String| line.contains(" event: ") || line.contains(" read");
+        let matters = |line: &String| line.contains(" event: ") || line.contains("(read ");
         report.into_iter().filter(matters).collect()
     }
 }
