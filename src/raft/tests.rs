@@ -1,4 +1,55 @@
-//! Tests.
+//! The core, tested: golden scripts, random faults, hostile input.
+//!
+//! A script (`testscripts/`, one test each) is a list of commands, each followed by what the cluster
+//! did, as a referee would report it: see `script.rs` for the commands. After an intended change,
+//! `UPDATE_GOLDEN=1 cargo test --lib raft::tests` rewrites the reports; commit only differences that
+//! you understand. Around every call into a core, `invariants::check_step` and the cluster-wide
+//! properties of `checks.rs` must hold. `random.rs` and `hostile.rs` say how a failure is replayed.
+//!
+//! # Where each rule is tested
+//!
+//! The paper's Figure 2 and sections 5 and 8:
+//!
+//! | rule | script, or test |
+//! |---|---|
+//! | persistent state, stable before answering | `election_vote_leaves_after_it_is_durable`, `append_is_acknowledged_after_the_disk_and_once_a_turn`, `term_not_yet_durable_is_not_spoken_in`, `restart_node_begins_as_follower_with_its_term_and_vote` |
+//! | AppendEntries 1: stale term | `term_stale_request_is_refused_with_the_current_term` |
+//! | AppendEntries 2: no match | `append_without_a_match_is_refused` |
+//! | AppendEntries 3, 4: conflict, append | `append_conflict_removes_it_and_all_that_follow`, `append_twice_or_in_part_or_empty_removes_nothing` |
+//! | AppendEntries 5: commit | `append_commits_no_further_than_its_last_entry` |
+//! | RequestVote 1: stale term | `term_stale_request_is_refused_with_the_current_term` |
+//! | RequestVote 2: free and up to date | `election_each_server_votes_once_a_term_first_come_first_served`, `vote_for_a_candidate_with_an_older_log_is_refused`, `vote_requested_from_a_pre_candidate_is_granted` |
+//! | all servers: apply | `replicate_entry_stored_on_a_majority_is_committed_and_applied`, `log::tests::apply_gives_each_committed_entry_once_and_in_order` |
+//! | all servers: higher term (5.1) | `term_higher_in_any_message_is_adopted`, `term_that_changes_twice_in_one_turn_promises_only_the_last` |
+//! | followers: timeout (5.2) | `election_follower_without_a_leader_for_a_timeout_asks_for_votes`, `election_voter_waits_a_whole_timeout`, `election_timer_of_a_node_that_grants_no_vote_goes_on`, `append_refused_counts_as_hearing_the_leader` |
+//! | candidates: start election (5.2) | `election_vote_request_leaves_after_the_own_vote_is_durable` |
+//! | candidates: majority (5.2) | `election_needs_a_majority_of_the_full_cluster`, `election_winner_sends_heartbeats_at_once`, `election_votes_that_come_after_a_retry_began_still_count` |
+//! | candidates: another leader (5.2) | `election_candidate_that_hears_the_leader_of_its_term_follows` |
+//! | candidates: split vote, timeout (5.2, 5.6) | `election_split_vote_is_tried_again_in_a_later_term`, `election_patience_begins_when_the_requests_leave`, `random::election_with_disks_slower_than_patience_is_won_in_few_terms` |
+//! | leaders: append, reply when applied (5.3) | `replicate_entry_stored_on_a_majority_is_committed_and_applied`, `propose_beyond_the_uncommitted_limit_is_refused_until_commitment` |
+//! | leaders: send from nextIndex, retry (5.3) | `replicate_lost_entries_are_sent_again_for_ever`, `replicate_full_window_that_was_lost_is_found_out`, `replicate_batch_within_its_limit_is_contiguous`, `replicate_paused_for_a_follower_without_a_link` |
+//! | leaders: decrement nextIndex (5.3, Figure 7) | `replicate_conflict_needs_one_round_trip_for_each_term`, `replicate_every_follower_of_figure_7_comes_to_equal_the_leader`, `replicate_late_refusal_or_acknowledgement_changes_nothing` |
+//! | leaders: commit the own term (5.4.2, Figure 8) | `commit_of_earlier_terms_follows_from_one_of_the_own_term`, `commit_of_the_own_term_keeps_rivals_from_being_elected` |
+//! | election restriction (5.4.1) | `vote_for_a_candidate_with_an_older_log_is_refused` |
+//! | followers and candidates crash (5.5) | `replicate_follower_that_restarts_is_sent_what_it_lacks`, `append_twice_or_in_part_or_empty_removes_nothing` |
+//! | Figure 3, the five properties (5.4.3) | `checks.rs` around every call; `append_from_a_second_leader_of_a_term_is_dropped`, `append_that_contradicts_what_is_committed_is_dropped` |
+//! | client finds the leader (8) | `propose_to_a_follower_is_refused` |
+//! | no-op, reads (8) | `read_before_an_entry_of_the_own_term_is_committed_waits`, `read_waits_for_a_round_that_begins_after_it` |
+//!
+//! The thesis:
+//!
+//! | section | script |
+//! |---|---|
+//! | 3.10 leadership transfer | `transfer_*` |
+//! | 4.2.3 disruptive servers | `loyalty_*`, `transfer_mark_moves_loyal_voters` |
+//! | 6.2 routing, check-quorum | `quorum_*`, `propose_to_a_follower_is_refused` |
+//! | 6.3 exactly once | the core never repeats nor drops an entry: `checks.rs`; sessions are the state machine's |
+//! | 6.4 read-only queries | `read_*` |
+//! | 9.6 pre-vote | `pre_vote_*`, `higher_term_of_a_follower_deposes_the_leader_once` |
+//! | 10.2.1 the leader's own disk | `replicate_leader_counts_itself_only_when_its_disk_has_it`, `replicate_majority_without_the_leaders_disk_commits` |
+//!
+//! Our own: what proves a death (`evidence_*`, `held_pre_vote_*`, `unread_*`), the founding
+//! (`found_*`), clusters of one and two (`alone_*`, `pair_*`), what hostile peers say (`hostile_*`).
 
 mod checks;
 mod cluster;
@@ -113,4 +164,14 @@ scripts! {
     hostile_term_far_beyond_all_others_is_not_adopted
     hostile_stranger_is_not_heard
     hostile_answers_to_what_was_never_asked_are_dropped
+}
+
+#[test]
+fn scripts_in_the_directory_are_all_played() {
+    let directory = std::fs::read_dir(script::directory()).expect("the scripts are there");
+    let mut found: Vec<_> = directory.map(|file| file.expect("a file").file_name()).collect();
+    let mut listed = SCRIPTS.to_vec();
+    found.sort();
+    listed.sort_unstable();
+    assert_eq!(found, listed);
 }
