@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::linearizability::{Answer, Model, Operation};
+use crate::linearizability::{Answer, Makes, Model, Operation};
 
 /// A register of numbers, at first without one.
 #[derive(Clone, Debug)]
 pub(crate) struct Register;
 
 /// What is asked of the register.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Read,
     Write(i64),
@@ -42,6 +42,21 @@ impl Model for Register {
             Input::CompareAndSet(..) => (Output::Mismatch, *state),
         };
         output.is_none_or(|output| *output == answer).then_some(after)
+    }
+
+    fn makes(input: &Input, output: Option<&Output>) -> Makes<Option<i64>> {
+        match (*input, output) {
+            (Input::Read, _) | (_, Some(Output::Mismatch)) => Makes::Nothing,
+            (Input::Write(new) | Input::CompareAndSet(_, new), _) => Makes::State(Some(new)),
+        }
+    }
+
+    fn needs(input: &Input, output: &Output) -> Option<Option<i64>> {
+        match (*input, *output) {
+            (_, Output::Value(state)) => Some(state),
+            (Input::CompareAndSet(old, _), Output::Done) => Some(Some(old)),
+            _ => None,
+        }
     }
 }
 

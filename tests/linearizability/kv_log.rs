@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use crate::linearizability::{Answer, Model, Operation};
+use crate::linearizability::{Answer, Makes, Model, Operation};
 
 /// Text, at first empty.
 #[derive(Clone, Debug)]
 pub(crate) struct Text;
 
 /// What is asked of a text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Get,
     Put(String),
@@ -36,6 +36,14 @@ impl Model for Text {
             (Input::Get, _) => Some(state.clone()),
             (Input::Put(text), _) => Some(text.as_str().into()),
             (Input::Append(text), _) => Some(format!("{state}{text}").into()),
+        }
+    }
+
+    fn makes(input: &Input, _: Option<&Output>) -> Makes<Rc<str>> {
+        match input {
+            Input::Get => Makes::Nothing,
+            Input::Put(text) => Makes::State(text.as_str().into()),
+            Input::Append(_) => Makes::Anything,
         }
     }
 }

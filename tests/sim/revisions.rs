@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::history::{Attempt, History};
-use super::linearizability::{self, Answer, Model, Operation, Verdict, Violation};
+use super::linearizability::{self, Answer, Makes, Model, Operation, Verdict, Violation};
 use super::store_model::{Input, Output, Store, Value};
 
 /// Why the revisions do not tell one story.
@@ -41,14 +41,14 @@ pub(crate) enum RevisionViolation {
 pub(crate) struct StoreByRevision;
 
 /// What was asked of a key, and the revision of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InputAtRevision {
     input: Input,
     at: At,
 }
 
 /// The revision of an operation: the one of its answer, or one after what was known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Revision(u64),
     After(u64),
@@ -175,6 +175,11 @@ impl Model for StoreByRevision {
             At::After(_) if after == *before => Some(state.clone()),
             At::After(known) => Some((after, known.max(*last) + 1)),
         }
+    }
+
+    /// Whatever reflects a revision rules out that an earlier one is made behind it.
+    fn makes(_: &InputAtRevision, _: Option<&Output>) -> Makes<Self::State> {
+        Makes::Anything
     }
 }
 

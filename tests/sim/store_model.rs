@@ -2,10 +2,11 @@
 //!
 //! Values are text here: tests write what people can read.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 
-use super::linearizability::Model;
+use super::linearizability::{Makes, Model, Operation};
 
 /// A value. Cloning one is cheap: a search keeps very many states.
 pub(crate) type Value = Rc<str>;
@@ -49,6 +50,45 @@ impl Model for Store {
         let (answer, after) = apply(state, input);
         let explained = output.is_none_or(|output| *output == answer);
         explained.then_some(after)
+    }
+
+    fn makes(input: &Input, output: Option<&Output>) -> Makes<Option<Value>> {
+        match (input, output) {
+            (Input::Get, _) | (_, Some(Output::NotFound | Output::Mismatch { .. })) => Makes::Nothing,
+            (Input::Put(new) | Input::CompareAndSet { new, .. }, _) => Makes::State(Some(new.clone())),
+            (Input::Delete, _) => Makes::State(None),
+        }
+    }
+
+    fn needs(input: &Input, output: &Output) -> Option<Option<Value>> {
+        match (input, output) {
+            (_, Output::Value(state) | Output::Mismatch { current: state }) => Some(state.clone()),
+            (_, Output::NotFound) => Some(None),
+            (Input::CompareAndSet { expected, .. }, _) => Some(expected.clone()),
+            _ => None,
+        }
+    }
+
+    /// Values that nobody saw and no compare-and-set expects are all alike.
+    fn simplify(operations: &mut [Operation<Self>]) {
+        let mut mentioned: BTreeSet<Value> = BTreeSet::new();
+        for operation in &*operations {
+            if let Input::CompareAndSet { expected: Some(value), .. } = &operation.input {
+                mentioned.insert(value.clone());
+            }
+            let output = operation.answer.as_ref().map(|answer| &answer.output);
+            if let Some(Output::Value(Some(value)) | Output::Mismatch { current: Some(value) }) = output {
+                mentioned.insert(value.clone());
+            }
+        }
+        let mut like_all_others = None;
+        for operation in operations {
+            if let Input::Put(value) | Input::CompareAndSet { new: value, .. } = &mut operation.input
+                && !mentioned.contains(value)
+            {
+                value.clone_from(like_all_others.get_or_insert(value.clone()));
+            }
+        }
     }
 }
 
