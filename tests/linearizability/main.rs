@@ -9,6 +9,7 @@ mod kv_log;
 #[path = "../sim/linearizability.rs"]
 mod linearizability;
 mod long_histories;
+mod own_histories;
 mod recorded;
 #[path = "../sim/revisions.rs"]
 mod revisions;

@@ -133,10 +133,8 @@ impl History {
     /// The operations on each key, for a search by the stamps of their clients' clock.
     pub(crate) fn by_key(&self) -> BTreeMap<String, Vec<Operation<Store>>> {
         let mut keys: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for operation in &self.operations {
-            let Attempt { client, input, call_ns: call, .. } = operation.clone();
-            let answer = operation.answer().map(|(at, output, _)| Answer { at, output: output.clone() });
-            keys.entry(operation.key.clone()).or_default().push(Operation { client, input, call, answer });
+        for attempt in &self.operations {
+            keys.entry(attempt.key.clone()).or_default().push(attempt.operation());
         }
         keys
     }
@@ -149,6 +147,12 @@ impl Attempt {
             Ending::Ok { ret_ns, output, revision } => Some((*ret_ns, output, *revision)),
             Ending::Fail { .. } | Ending::Unknown { .. } => None,
         }
+    }
+
+    /// The same for a search, without what only people want to know.
+    pub(crate) fn operation(&self) -> Operation<Store> {
+        let answer = self.answer().map(|(at, output, _)| Answer { at, output: output.clone() });
+        Operation { client: self.client, input: self.input.clone(), call: self.call_ns, answer }
     }
 
     /// Takes in a later attempt of the same (client, seq).

@@ -204,7 +204,8 @@ impl<M: Model> Operation<M> {
         self.answer.as_ref().map(|answer| &answer.output)
     }
 
-    fn step(&self, state: &M::State) -> Option<M::State> {
+    /// The state after this on `state`, if it can have got its answer there.
+    pub(crate) fn step(&self, state: &M::State) -> Option<M::State> {
         M::step(state, &self.input, self.output())
     }
 
