@@ -2,8 +2,11 @@
 //! verdicts, and against trying every order.
 
 mod every_order;
+mod every_revision;
 #[path = "../sim/history.rs"]
 mod history;
+#[path = "../sim/history_lines.rs"]
+mod history_lines;
 mod jepsen;
 mod kv_log;
 #[path = "../sim/linearizability.rs"]

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::STEP_LIMIT;
-use crate::history::{Attempt, Ending, History, parse_attempts};
+use crate::history::{Attempt, Ending, History};
+use crate::history_lines::parse_attempts;
 use crate::linearizability::{Operation, Verdict, check};
 use crate::revisions::{self, RevisionViolation};
 use crate::store_model::{Input, Output, Store};

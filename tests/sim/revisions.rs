@@ -209,34 +209,36 @@ impl<'a> Replay<'a> {
                 if self.furthest.is_none_or(|(furthest, _)| turn > furthest) {
                     self.furthest = Some((turn, reached.writer));
                 }
-                return self.explain_by_unanswered(turn, &reached, used, self.turns[turn].free.len());
+                return self.explain_by_unanswered(turn, &reached, used, 0);
             };
             reached = after;
         }
         true
     }
 
-    /// Whether a turn that does not fit, and those after it, can be explained by putting at most so
-    /// many writes without an answer before it.
+    /// Whether a turn that does not fit, and those after it, can be explained by putting writes
+    /// without an answer before it, at free revisions above `last`.
     fn explain_by_unanswered(
         &mut self,
         turn: usize,
         reached: &Reached<'a>,
         used: &mut BTreeSet<usize>,
-        room: usize,
+        last: u64,
     ) -> bool {
         let mut tried: Vec<usize> = Vec::new();
-        for write in (0..self.unanswered.len()).filter(|_| room > 0) {
+        for write in 0..self.unanswered.len() {
             if self.steps_left == 0 {
                 return false;
             }
             self.steps_left -= 1;
             let step = &self.unanswered[write];
+            let least = last.max(step.numbered.known);
+            let free = self.turns[turn].free.iter().copied().find(|free| *free > least);
             let like = |other: &usize| self.unanswered[*other].operation.input == step.operation.input;
-            let possible = self.turns[turn].free.last().is_some_and(|free| *free > step.numbered.known);
-            if !possible || used.contains(&write) || tried.iter().any(like) {
+            let (Some(free), false) = (free, used.contains(&write) || tried.iter().any(like)) else {
                 continue;
-            }
+            };
+            // Of those alike the first was asked first, and leaves the most room.
             tried.push(write);
             let after = step.apply(reached).expect("any answer will do");
             if after.state == reached.state {
@@ -247,7 +249,7 @@ impl<'a> Replay<'a> {
             let explained = if fits {
                 self.explain_from(turn, after, used)
             } else {
-                self.explain_by_unanswered(turn, &after, used, room - 1)
+                self.explain_by_unanswered(turn, &after, used, free)
             };
             if explained {
                 return true;
