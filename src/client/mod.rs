@@ -23,8 +23,8 @@
 //!
 //! # Where things are
 //!
-//! [`session`] decides, [`connection`] carries, [`roster`] knows the nodes, [`attempts`] holds the
-//! table of what may be said at the end, [`own_session`] gives out the numbers.
+//! [`session`] decides; within it, `roster` knows the nodes, `own_session` gives out the numbers, and
+//! `attempts` holds the table of what may be said at the end. `connection` carries the bytes.
 
 mod attempts;
 mod connection;
@@ -50,6 +50,9 @@ use crate::wire::client::{
 use crate::wire::hello::MemberAddress;
 use crate::wire::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use connection::{Connection, Event};
+
+/// How long [`Client::cluster_status`] waits for one member.
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
@@ -156,12 +159,12 @@ impl Client {
     /// Sets a key.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Reply<()>, Error> {
         let operation = Operation::Put { key: copy(key), value: copy(value) };
-        Ok(self.write(operation, None)?.map(|_| ()))
+        Ok(self.write(operation)?.map(|_| ()))
     }
 
     /// Removes a key; whether it was there.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<Reply<bool>, Error> {
-        let reply = self.write(Operation::Delete { key: copy(key) }, None)?;
+        let reply = self.write(Operation::Delete { key: copy(key) })?;
         Ok(reply.map(|outcome| outcome == Outcome::Done))
     }
 
@@ -173,15 +176,19 @@ impl Client {
         new: impl AsRef<[u8]>,
     ) -> Result<Reply<Comparison>, Error> {
         let expected = expected.map(Bytes::copy_from_slice);
-        let reply =
-            self.write(Operation::CompareAndSet { key: copy(key), expected, new: copy(new) }, None)?;
+        let reply = self.write(Operation::CompareAndSet { key: copy(key), expected, new: copy(new) })?;
         Ok(reply.map(Comparison::of))
+    }
+
+    /// Any write, under this client's own session.
+    pub fn write(&mut self, operation: Operation) -> Result<Reply<Outcome>, Error> {
+        self.write_under(None, operation)
     }
 
     /// Writes under the caller's own name for the write, which may have been sent before: it is
     /// applied once, and the result is the first one's.
     pub fn write_as(&mut self, identity: Identity, operation: Operation) -> Result<Reply<Outcome>, Error> {
-        self.write(operation, Some(identity))
+        self.write_under(Some(identity), operation)
     }
 
     /// A key's value; linearizable, from the first endpoint that answers.
@@ -224,13 +231,14 @@ impl Client {
     /// Every member and its own view; `None` of one that does not answer within half the timeout,
     /// or a second. All are asked at the same time.
     pub fn cluster_status(&mut self) -> Result<Vec<(MemberAddress, Option<NodeStatus>)>, Error> {
+        let deadline = self.clock.now() + self.timeout;
         let first = self.status()?.value;
         let mut members = first.members.clone();
         if members.iter().all(|member| member.id != first.id) {
             // Before the founding a node has no members to tell of, but it is there.
             members.extend(self.session.members().into_iter().filter(|member| member.id == first.id));
         }
-        let timeout = (self.timeout / 2).min(Duration::from_secs(1));
+        let timeout = (self.timeout / 2).min(STATUS_LIMIT).min(deadline.since(self.clock.now()));
         let ask = |member: &MemberAddress| match member.id == first.id {
             true => Some(first.clone()),
             false => status_of(member, timeout),
@@ -275,7 +283,11 @@ impl Client {
         }))
     }
 
-    fn write(&mut self, operation: Operation, identity: Option<Identity>) -> Result<Reply<Outcome>, Error> {
+    fn write_under(
+        &mut self,
+        identity: Option<Identity>,
+        operation: Operation,
+    ) -> Result<Reply<Outcome>, Error> {
         check_operation(&operation)?;
         let now = self.clock.now();
         self.session.begin_write(now, now + self.timeout, operation, identity);

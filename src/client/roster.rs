@@ -281,7 +281,9 @@ impl Roster {
         let is_news = term > self.leader_term;
         (self.leader, self.leader_term) = (Some(leader), term);
         if is_news {
-            for node in self.nodes.iter_mut().filter(|node| node.id == Some(leader)) {
+            // One that is silent at this very moment stays what it is, whatever others say of it.
+            let is_it = |node: &&mut Node| node.id == Some(leader) && !node.awaited;
+            for node in self.nodes.iter_mut().filter(is_it) {
                 node.asked = false;
                 node.demoted_until = Instant::ZERO;
             }

@@ -147,7 +147,11 @@ fn create_durably(path: &Path) -> io::Result<()> {
         return File::open(parent).map_or(Ok(()), |parent| parent.sync_all());
     }
     create_durably(parent)?;
-    std::fs::create_dir(path)?;
+    match std::fs::create_dir(path) {
+        // Another node that starts now has the same parent to create.
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
     File::open(parent)?.sync_all()
 }
 

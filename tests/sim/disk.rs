@@ -14,7 +14,7 @@ use std::io;
 use std::rc::Rc;
 
 use kvstore::storage::Disk;
-use rand::rngs::StdRng;
+use rand::rngs::Xoshiro256PlusPlus as Rng;
 use rand::{RngExt, SeedableRng};
 
 const SECTOR_BYTES: usize = 512;
@@ -57,7 +57,7 @@ pub(crate) struct SimFile {
 
 #[derive(Clone, Debug)]
 struct Machine {
-    rng: StdRng,
+    rng: Rng,
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
@@ -88,7 +88,7 @@ impl SimDisk {
     /// An empty disk without faults.
     pub(crate) fn new(seed: u64) -> Self {
         let machine = Machine {
-            rng: StdRng::seed_from_u64(seed),
+            rng: Rng::seed_from_u64(seed),
             inodes: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl SimDisk {
 
     /// Another disk with the same content, which goes its own way from here on.
     pub(crate) fn fork(&self, seed: u64) -> Self {
-        let rng = StdRng::seed_from_u64(seed);
+        let rng = Rng::seed_from_u64(seed);
         let machine = Machine { rng, ..self.machine.borrow().clone() };
         Self { machine: Rc::new(RefCell::new(machine)) }
     }
@@ -238,7 +238,7 @@ impl Inode {
         }
     }
 
-    fn lose_power(&mut self, rng: &mut StdRng) {
+    fn lose_power(&mut self, rng: &mut Rng) {
         for (offset, bytes) in std::mem::take(&mut self.pending) {
             tear(&mut self.durable, offset, &bytes, rng);
         }
@@ -246,7 +246,7 @@ impl Inode {
     }
 
     /// Some of it may be stored, none of it waits any more, and reads show either version.
-    fn fail_sync(&mut self, rng: &mut StdRng) {
+    fn fail_sync(&mut self, rng: &mut Rng) {
         let cache = self.cache.clone();
         self.lose_power(rng);
         if rng.random_bool(0.7) {
@@ -282,7 +282,7 @@ fn overwrite(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 
 /// Leaves of one write what a power cut leaves. What was in the file before and is not overwritten
 /// stays as it was.
-fn tear(file: &mut Vec<u8>, offset: usize, bytes: &[u8], rng: &mut StdRng) {
+fn tear(file: &mut Vec<u8>, offset: usize, bytes: &[u8], rng: &mut Rng) {
     let cut = rng.random_range(0..=bytes.len());
     match rng.random_range(0..6) {
         0 => overwrite(file, offset, bytes),
@@ -368,7 +368,7 @@ impl Disk for SimDisk {
         machine.syncs += 1;
         let (done, result) = machine.begin();
         let crashes = matches!(machine.fault, Fault::Crash(_));
-        let mut rng = StdRng::seed_from_u64(machine.rng.random());
+        let mut rng = Rng::seed_from_u64(machine.rng.random());
         match (done, &result) {
             (true, Ok(())) => machine.inode(file)?.sync(),
             // A crash in the middle of a sync: all of it was stored, or nothing is known yet.

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::types::{ClientId, ClientName, ClusterId, Term};
+use crate::client::error::UnknownReason;
+use crate::types::{ClientId, ClientName, ClusterId, Sequence, Term};
+use crate::wire::client::{Outcome, Refused};
 
 /// Drives a session by hand; renders its actions as words, times in milliseconds since the start.
 struct Script {
@@ -145,11 +147,7 @@ impl Script {
     }
 
     fn written(&mut self, node: usize, revision: u64, cached: bool) {
-        self.answer(
-            node,
-            revision,
-            ResponseBody::Written { outcome: crate::wire::client::Outcome::Done, cached },
-        );
+        self.answer(node, revision, ResponseBody::Written { outcome: Outcome::Done, cached });
     }
 
     fn refused(&mut self, node: usize, refused: Refused) {
@@ -653,4 +651,19 @@ fn farewell_of_a_client_that_wrote_nothing_is_nothing() {
     script.written(A, 11, false);
     script.done();
     assert!(script.session.farewell().is_none(), "named sessions stay");
+}
+
+#[test]
+fn dial_that_outlasts_its_request_is_given_up_once() {
+    let mut script = Script::new(&[A, B]);
+    script.get(false);
+    script.pull();
+    script.advance(100);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    script.answer(B, 10, ResponseBody::Value(None));
+    script.done();
+    script.advance(900);
+    assert_eq!(script.pull(), format!("close a, wait {}", Instant::MAX.as_millis()));
 }

@@ -88,7 +88,7 @@ impl Cluster {
             let reports = self.reports.clone();
             thread::spawn(move || report_lines(node, stream, &reports));
         }
-        self.wait_for_line(node, since, PATIENCE, |line| line.contains("listening on"))?;
+        self.wait_for_line(node, since, |line| line.contains("listening on"))?;
         Ok(())
     }
 
@@ -97,14 +97,19 @@ impl Cluster {
         &mut self,
         node: usize,
         since: Instant,
-        patience: Duration,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<LogLine> {
-        let is_it = |line: &LogLine| line.node == node && line.at >= since && wanted(&line.text);
+        self.wait_for(since, |line| line.node == node && wanted(&line.text))
+            .with_context(|| format!("the last lines of node {}:\n{}", node + 1, self.tail(node)))
+    }
+
+    /// Waits for a line of any node that was read at or after `since`.
+    pub(super) fn wait_for(&mut self, since: Instant, wanted: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
+        let is_it = |line: &LogLine| line.at >= since && wanted(line);
         if let Some(line) = self.log.iter().find(|line| is_it(line)) {
             return Ok(line.clone());
         }
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -113,11 +118,7 @@ impl Cluster {
                         return Ok(line);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => bail!(
-                    "node {} did not log what was expected within {patience:?}; its last lines:\n{}",
-                    node + 1,
-                    self.tail(node)
-                ),
+                Err(RecvTimeoutError::Timeout) => bail!("nothing was logged as expected within {PATIENCE:?}"),
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the cluster holds a sender itself"),
             }
         }
@@ -204,13 +205,16 @@ fn report_lines(node: usize, stream: Box<dyn std::io::Read + Send>, reports: &Se
 
 /// Ports that are free now, below the range from which outgoing connections take theirs.
 pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    // All are held until the last is found, so that none is found twice.
+    free_listeners(count)?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+/// Listeners on such ports.
+pub(super) fn free_listeners(count: usize) -> Result<Vec<TcpListener>> {
     let start = 15_000 + u16::try_from(std::process::id() % 14_000)?;
     let candidates = (start..30_000).chain(15_000..start);
-    // All are held until the last is found, so that none is found twice.
-    let held: Vec<TcpListener> = candidates
-        .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
-        .take(count)
-        .collect();
-    ensure!(held.len() == count, "no {count} free ports between 15000 and 30000");
-    Ok(held.iter().map(TcpListener::local_addr).map(|address| address.map(|it| it.port())).collect::<Result<_, _>>()?)
+    let free = candidates.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    let listeners: Vec<TcpListener> = free.take(count).collect();
+    ensure!(listeners.len() == count, "no {count} free ports between 15000 and 30000");
+    Ok(listeners)
 }

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use kvstore::client::{Client, Identity};
 use kvstore::types::{ClientId, ClientName, Sequence};
-use kvstore::wire::client::{Operation, RoleName};
+use kvstore::wire::client::Operation;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, PATIENCE};
+use super::cluster::Cluster;
 
 /// Within so long a follower must have become a candidate and won.
 const ELECTION_LIMIT: Duration = Duration::from_millis(500);
@@ -34,10 +34,7 @@ struct Failover {
 /// The first requirement that was not seen to hold, and why.
 pub(super) fn play() -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let cluster = Cluster::new(program, |node, ports| {
-        let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
-        others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
-    })?;
+    let cluster = Cluster::new(program, list_of_others)?;
     println!("three nodes, data in {}\n", cluster.directory().display());
     let mut quest = Quest { cluster, failovers: Vec::new() };
     let leader = quest.found()?;
@@ -50,6 +47,12 @@ pub(super) fn play() -> Result<()> {
     quest.terminate_the_leader()?;
     quest.report();
     Ok(())
+}
+
+/// The `--peers` list of a node: the ports of the others.
+pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
+    let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
+    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn seen(requirement: u32, what: &str, how: impl Display) {
@@ -66,7 +69,11 @@ impl Quest {
         let leader = self.cluster.wait_until_whole()?;
         let took = start.elapsed().as_millis();
         ensure!(leader == 0, "the lowest id founds, so node 1 leads first, not node {}", leader + 1);
-        seen(1, "one leader, two followers, connected and replicating", format_args!("node 1 leads, after {took} ms"));
+        seen(
+            1,
+            "one leader, two followers, connected and replicating",
+            format_args!("node 1 leads, after {took} ms"),
+        );
         Ok(leader)
     }
 
@@ -84,7 +91,10 @@ impl Quest {
         self.cluster.wait_for_exit(leader)?;
         seen(3, "the leader is killed", format_args!("SIGKILL to node {}", leader + 1));
         let elected = self.failovers.last().context("a fail-over was measured")?.elected;
-        ensure!(elected <= ELECTION_LIMIT, "the election took {elected:?}, at most {ELECTION_LIMIT:?} is allowed");
+        ensure!(
+            elected <= ELECTION_LIMIT,
+            "the election took {elected:?}, at most {ELECTION_LIMIT:?} is allowed"
+        );
         let what = "within 500 ms a follower becomes a candidate and wins";
         seen(4, what, format_args!("node {} elected after {:.1} ms", next + 1, millis(elected)));
         let mut client = self.cluster.client_of(next)?;
@@ -104,14 +114,9 @@ impl Quest {
         self.cluster.signal(leader, signal)?;
         client.put("failed over", what)?;
         let first_write = struck.elapsed();
-        let mut next = None;
-        for node in (0..3).filter(|node| *node != leader) {
-            if self.cluster.status(node)?.role == RoleName::Leader {
-                next = Some(node);
-            }
-        }
-        let next = next.context("no survivor leads after a write was acknowledged")?;
-        let line = self.cluster.wait_for_line(next, struck, PATIENCE, |line| line.contains("elected leader"))?;
+        let line = self.cluster.wait_for(struck, |line| line.text.contains("elected leader"))?;
+        let next = line.node;
+        ensure!(next != leader, "node {} was elected again", leader + 1);
         let elected = line.at.duration_since(struck);
         self.failovers.push(Failover { what, elected, first_write });
         Ok(next)
@@ -121,7 +126,11 @@ impl Quest {
         let follower = (1..3).find(|node| *node != leader).context("one follower remains")?;
         self.check_all_keys(follower)?;
         let port = self.cluster.port(follower);
-        seen(6, "all five keys read from the remaining follower", format_args!("node {} answers on its own port {port}", follower + 1));
+        seen(
+            6,
+            "all five keys read from the remaining follower",
+            format_args!("node {} answers on its own port {port}", follower + 1),
+        );
         Ok(())
     }
 
@@ -141,7 +150,8 @@ impl Quest {
     fn write_twice(&mut self) -> Result<()> {
         let name = ClientName::new(b"demo").context("a name of four bytes")?;
         let identity = Identity { client: ClientId::Named(name), sequence: Sequence(1) };
-        let operation = Operation::Put { key: Bytes::from_static(b"once"), value: Bytes::from_static(b"first") };
+        let operation =
+            Operation::Put { key: Bytes::from_static(b"once"), value: Bytes::from_static(b"first") };
         let mut client: Client = self.cluster.client()?;
         let first = client.write_as(identity.clone(), operation.clone())?;
         client.put("once", "second")?;
@@ -149,14 +159,18 @@ impl Quest {
         ensure!(!first.cached && again.cached, "cached: first {}, again {}", first.cached, again.cached);
         ensure!(first.revision == again.revision, "revisions {} and {}", first.revision, again.revision);
         ensure!(client.get("once")?.value.as_deref() == Some(b"second"), "the duplicate was applied again");
-        seen(7, "a duplicate write gets the cached result, applied once", format_args!("revision {} both times", first.revision));
+        seen(
+            7,
+            "a duplicate write gets the cached result, applied once",
+            format_args!("revision {} both times", first.revision),
+        );
         Ok(())
     }
 
     fn bring_back(&mut self, leader: usize) -> Result<()> {
         let since = Instant::now();
         self.cluster.start(0)?;
-        self.cluster.wait_for_line(0, since, PATIENCE, |line| line.contains("stepping down"))?;
+        self.cluster.wait_for_line(0, since, |line| line.contains("stepping down"))?;
         let now = self.cluster.wait_until_whole()?;
         ensure!(now == leader, "node {} led, node {} leads after the restart", leader + 1, now + 1);
         self.check_all_keys(0)?;
@@ -169,11 +183,15 @@ impl Quest {
         self.fail_over(leader, Signal::STOP, "SIGSTOP")?;
         let since = Instant::now();
         self.cluster.signal(leader, Signal::CONT)?;
-        self.cluster.wait_for_line(leader, since, PATIENCE, |line| line.contains("stepping down"))?;
+        self.cluster.wait_for_line(leader, since, |line| line.contains("stepping down"))?;
         let now = self.cluster.wait_until_whole()?;
         ensure!(now != leader, "the stopped leader leads again");
         self.check_all_keys(leader)?;
-        seen(8, "so does one that was stopped and continued", format_args!("node {} after SIGSTOP and SIGCONT", leader + 1));
+        seen(
+            8,
+            "so does one that was stopped and continued",
+            format_args!("node {} after SIGSTOP and SIGCONT", leader + 1),
+        );
         Ok(())
     }
 
@@ -183,7 +201,11 @@ impl Quest {
         let status = self.cluster.wait_for_exit(leader)?;
         ensure!(status.success(), "node {} left with {status}", leader + 1);
         self.check_all_keys(next)?;
-        seen(3, "a leader that is told to leave hands over first", format_args!("node {} exit 0, node {} leads", leader + 1, next + 1));
+        seen(
+            3,
+            "a leader that is told to leave hands over first",
+            format_args!("node {} exit 0, node {} leads", leader + 1, next + 1),
+        );
         Ok(())
     }
 
