@@ -1,7 +1,7 @@
 //! A replicated key-value store that survives the death of its leader.
 //!
 //! The crate is a house with floors; imports go down only, and sisters on one floor never import
-//! each other (`tests/tidy.rs` holds them to it). Read it from the ground up, in the order of the
+//! each other (`tests/tidy` holds them to it). Read it from the ground up, in the order of the
 //! lines below, or follow one put through it in `docs/architecture.md`.
 
 // Floor 0, nouns: what everything else speaks of, and time as a value.

@@ -1,12 +1,36 @@
-//! (Signatures only for now: what the server calls.)
+//! One node of the cluster, without its sockets: introduces consensus, the state machine and the
+//! durable log to each other.
+//!
+//! Inputs are the `on_…` calls, [`Replica::found`], [`Replica::begin_hand_over`] and
+//! [`Replica::tick`]. All effects leave once a turn, by [`Replica::process_ready`], in an order that
+//! is written there and nowhere else. The server and the simulator run this very code.
 
-use crate::storage::{self, Disk, Recovered, Storage};
+mod announce;
+mod cluster_clock;
+mod hand_over;
+mod members;
+mod parking;
+mod reads;
+mod requests;
+mod writes;
+
+use crate::kv::{Limits, StateMachine};
+use crate::raft::{self, Raft};
+use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
-use crate::types::{BootNumber, NodeId};
-use crate::wire::client::{Request, Response};
-use crate::wire::entry::Configuration;
+use crate::timer_wheel::{TimerKey, TimerWheel};
+use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
+use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
+use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
-use crate::wire::peer::Message;
+use crate::wire::peer::{Envelope, Message};
+
+use cluster_clock::ClusterClock;
+use hand_over::HandOver;
+use members::Members;
+use parking::{Arrival, Parking};
+use reads::Reads;
+use writes::Writes;
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +44,10 @@ pub trait Transport {
     fn reply(&mut self, client: ClientConnection, response: &Response);
     /// Writes out what is queued, as far as the sockets take it now.
     fn flush(&mut self);
+    /// What is bounded on the way, for `status`; nothing, unless an implementation says so.
+    fn bounds(&self) -> Vec<Bound> {
+        Vec::new()
+    }
 }
 
 /// What a replica is told at its start.
@@ -33,97 +61,430 @@ pub struct Options {
     pub election_min: Duration,
     /// The longest.
     pub election_max: Duration,
+    /// Whether acknowledged writes are on disk (not with `--unsafe-no-fsync`).
+    pub fsync: bool,
     /// Seed of the jitter.
     pub seed: u64,
 }
 
 /// One node of the cluster without its sockets.
+///
+/// Invariants: the state machine's revision is the log's applied index; every answer goes through
+/// `answers` and leaves in `process_ready`, never before what it tells is durable on a majority.
 pub struct Replica<D: Disk> {
-    #[allow(dead_code)]
+    own: Own,
+    raft: Raft,
+    state: StateMachine,
     storage: Storage<D>,
+    members: Members,
+    writes: Writes,
+    reads: Reads,
+    parking: Parking,
+    timers: Timers,
+    clock: ClusterClock,
+    answers: Vec<(ClientConnection, Response)>,
+    hand_over: HandOver,
 }
+
+/// Who this node is, as storage and the command line have it, and what it saw last of its leader.
+struct Own {
+    id: NodeId,
+    incarnation: Incarnation,
+    fsync: bool,
+    started: Instant,
+    /// The leader and term for which parked requests were last looked through.
+    leader_seen: (Option<NodeId>, Term),
+    /// The log's next segment is being prepared, a slice in each idle turn.
+    spare_unfinished: bool,
+}
+
+/// What a replica waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// Raft's next deadline: elections, heartbeats, the loss of a quorum.
+    Raft,
+    /// A parked request has waited long enough.
+    Parked { slot: usize },
+    /// The leader proposes to expire sessions.
+    Expiry,
+}
+
+/// The replica's wheel, and the two timers of which there is one each.
+struct Timers {
+    wheel: TimerWheel<Timer>,
+    raft: Option<(TimerKey, Instant)>,
+    expiry: Option<(TimerKey, Instant)>,
+    /// The last proposal to expire sessions is given this long to be applied.
+    no_expiry_before: Instant,
+}
+
+/// Bytes of the log's next segment that one idle turn prepares.
+const SPARE_SLICE_BYTES: u64 = 256 << 10;
+
+/// Entries applied in one step of a turn; the rest follows in the next turn.
+const MAX_APPLY_ENTRIES: usize = 4096;
 
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
-    pub fn new(_options: Options, _storage: Storage<D>, _recovered: Recovered, _now: Instant) -> Self {
-        unimplemented!()
+    pub fn new(options: Options, storage: Storage<D>, recovered: Recovered, now: Instant) -> Self {
+        let config = raft::Config {
+            heartbeat: options.heartbeat,
+            election_min: options.election_min,
+            election_max: options.election_max,
+            ..raft::Config::new(recovered.node, options.seed)
+        };
+        Self {
+            own: Own {
+                id: recovered.node,
+                incarnation: recovered.incarnation,
+                fsync: options.fsync,
+                started: now,
+                leader_seen: (None, Term::ZERO),
+                spare_unfinished: false,
+            },
+            raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
+            state: StateMachine::new(Limits::STANDARD),
+            storage,
+            members: Members::new(recovered.node, options.address, recovered.peer_boots),
+            writes: Writes::default(),
+            reads: Reads::default(),
+            parking: Parking::default(),
+            timers: Timers { wheel: TimerWheel::new(now), raft: None, expiry: None, no_expiry_before: now },
+            clock: ClusterClock::default(),
+            answers: Vec::new(),
+            hand_over: HandOver::default(),
+        }
     }
+
     /// A message of a member arrived on its link.
-    pub fn on_message(&mut self, _now: Instant, _from: NodeId, _message: Message) {
-        unimplemented!()
+    pub fn on_message(&mut self, now: Instant, from: NodeId, message: Message) {
+        match message {
+            Message::Found(configuration) => self.on_found(now, from, configuration),
+            message => self.raft.step(now, from, message),
+        }
     }
+
+    /// Bytes of this member wait to be read: no election may begin for want of them.
+    pub fn on_unread(&mut self, now: Instant, from: NodeId) {
+        self.raft.on_unread(now, from);
+    }
+
     /// A client's request arrived.
-    pub fn on_request(&mut self, _now: Instant, _client: ClientConnection, _request: Request) {
-        unimplemented!()
+    pub fn on_request(&mut self, now: Instant, client: ClientConnection, request: Request) {
+        self.serve(now, Arrival::new(now, client, request));
     }
+
     /// A client's connection is closed: its parked requests die with it.
-    pub fn on_client_gone(&mut self, _client: ClientConnection) {
-        unimplemented!()
+    pub fn on_client_gone(&mut self, client: ClientConnection) {
+        for timer in self.parking.take_of(client) {
+            self.timers.wheel.cancel(timer);
+        }
     }
+
     /// There is a link to this member (again).
-    pub fn on_link_up(&mut self, _now: Instant, _peer: NodeId, _boot: BootNumber, _address: &str) {
-        unimplemented!()
+    pub fn on_link_up(&mut self, now: Instant, peer: NodeId, boot: BootNumber, address: &str) {
+        self.members.on_link_up(peer, boot, address);
+        self.raft.on_link_up(now, peer);
     }
+
     /// The link to this member was lost; a redial will tell whether the member is dead.
-    pub fn on_link_down(&mut self, _now: Instant, _peer: NodeId) {
-        unimplemented!()
+    pub fn on_link_down(&mut self, now: Instant, peer: NodeId) {
+        self.raft.on_link_down(now, peer);
     }
+
     /// Evidence that the process behind the lost link is dead: the redial was refused, or was
     /// answered by a higher boot.
-    pub fn on_peer_dead(&mut self, _now: Instant, _peer: NodeId) {
-        unimplemented!()
+    pub fn on_peer_dead(&mut self, now: Instant, peer: NodeId) {
+        self.raft.on_peer_dead(now, peer);
     }
-    /// Founds the cluster: makes the configuration durable as entry 1 at the next
-    /// `process_ready` and, where this node is its lowest member, campaigns at once.
-    pub fn found(&mut self, _now: Instant, _configuration: Configuration) {
-        unimplemented!()
+
+    /// Founds the cluster: the configuration becomes entry 1, durable with the next
+    /// `process_ready` and before any vote; where this node is its lowest member it campaigns.
+    ///
+    /// # Panics
+    /// If this node belongs to a cluster already.
+    pub fn found(&mut self, now: Instant, configuration: Configuration) {
+        self.raft.found(now, configuration);
     }
+
+    /// Another node says that the cluster is founded. It is believed if it makes both nodes
+    /// members, under the incarnation that this directory has.
+    fn on_found(&mut self, now: Instant, from: NodeId, configuration: Configuration) {
+        if self.configuration().is_some() {
+            return;
+        }
+        let own = Member { id: self.own.id, incarnation: self.own.incarnation };
+        if configuration.member(own.id) == Some(&own) && configuration.member(from).is_some() {
+            self.found(now, configuration);
+        } else {
+            log::error!(
+                "node {from} belongs to cluster {} in which this directory has no place: a lost \
+                 directory cannot come back under its old id; give this node a new --id",
+                configuration.cluster
+            );
+        }
+    }
+
     /// The members; none before the founding.
+    #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {
-        unimplemented!()
+        self.raft.configuration()
     }
+
     /// The leader of the current term, if known (possibly this node).
+    #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        unimplemented!()
+        self.raft.leader()
     }
-    /// What a client is told first. `members`: all members with the addresses that are known.
-    pub fn welcome(&self, _now: Instant) -> Welcome {
-        unimplemented!()
+
+    /// The consensus state, to look at.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
     }
+
+    /// The state machine, to look at.
+    #[must_use]
+    pub fn state(&self) -> &StateMachine {
+        &self.state
+    }
+
+    /// What a client is told first.
+    #[must_use]
+    pub fn welcome(&self, now: Instant) -> Welcome {
+        Welcome {
+            cluster: self.configuration().map(|configuration| configuration.cluster),
+            node: self.own.id,
+            cluster_time: self.clock.read(now, self.state.cluster_time()),
+            revision: self.state.revision(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            members: self.member_addresses(),
+        }
+    }
+
     /// All members with their addresses, as far as they are known.
-    pub fn members(&self) -> Vec<MemberAddress> {
-        unimplemented!()
+    #[must_use]
+    pub fn member_addresses(&self) -> Vec<MemberAddress> {
+        self.members.addresses(self.configuration())
     }
+
     /// Whether clients should be read at all: false while the uncommitted log is at its cap.
+    #[must_use]
     pub fn takes_requests(&self) -> bool {
-        unimplemented!()
+        self.raft.log().uncommitted_bytes() < self.raft.config().max_uncommitted_bytes
     }
+
     /// Fires what is due.
-    pub fn tick(&mut self, _now: Instant) {
-        unimplemented!()
+    pub fn tick(&mut self, now: Instant) {
+        let mut fired = Vec::new();
+        self.timers.wheel.advance(now, &mut fired);
+        for (key, timer) in fired {
+            match timer {
+                Timer::Raft => {
+                    self.timers.raft = None;
+                    self.raft.tick(now);
+                }
+                Timer::Parked { slot } => self.on_parking_over(slot, key),
+                Timer::Expiry => {
+                    self.timers.expiry = None;
+                    self.propose_expiry(now);
+                }
+            }
+        }
     }
+
     /// When `tick` must be called at the latest.
+    #[must_use]
     pub fn next_wake(&self) -> Option<Instant> {
-        unimplemented!()
+        self.timers.wheel.next_wake()
     }
+
     /// Whether `process_ready` has work left that waits for nothing.
-    pub fn has_work(&self) -> bool {
-        unimplemented!()
+    #[must_use]
+    pub fn has_work(&self, now: Instant) -> bool {
+        let log = self.raft.log();
+        log.applied() < log.committed()
+            || self.reads.has_turn()
+            || !self.answers.is_empty()
+            || self.own.spare_unfinished
+            || self.raft.has_ready(now)
     }
-    /// The order of a turn's effects (house.md 3). An error is a failed write: the process must end.
+
+    /// The effects of a turn, in this order and for these reasons:
+    ///
+    /// 1. Send what promises nothing (entries, heartbeats, rounds of reads, pre-votes): followers
+    ///    write to their disks while this node writes to its own.
+    /// 2. Apply what is committed already and answer those clients. Their entries are durable on a
+    ///    majority; they need not wait for this turn's disk.
+    /// 3. Make the hard state and the new entries durable: one write, one sync, only if there is
+    ///    something.
+    /// 4. Send what that allows to promise (votes, acknowledgements, requests for votes). Nobody
+    ///    held these messages before.
+    /// 5. Apply and answer what that committed, and tell followers of it.
+    ///
+    /// # Errors
+    /// A failed write. It is never retried: the process must end.
     pub fn process_ready(
         &mut self,
-        _now: Instant,
-        _transport: &mut impl Transport,
+        now: Instant,
+        transport: &mut impl Transport,
     ) -> Result<(), storage::WriteError> {
-        unimplemented!()
+        self.look_for_leader(now);
+        if let Some(batch) = self.reads.begin_batch() {
+            self.raft.read_index(batch);
+        }
+        let ready = self.raft.ready(now);
+        send(transport, &ready.messages);
+        transport.flush();
+
+        self.apply_committed(now);
+        self.reply(transport);
+
+        let has_news = ready.hard_state.is_some() || !ready.entries.is_empty();
+        if has_news {
+            let peer_boots = self.members.take_new_boots();
+            let batch =
+                Batch { hard_state: ready.hard_state, entries: &ready.entries, peer_boots: &peer_boots };
+            self.storage.persist(&batch)?;
+        } else if self.leader().is_some() {
+            self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
+        }
+
+        let promised = self.raft.advance(now, ready.mark);
+        send(transport, &promised);
+        self.look_for_leader(now);
+        self.apply_committed(now);
+        self.reply(transport);
+
+        self.storage.mark_synced()?;
+        self.announce();
+        self.arm_timers();
+        Ok(())
     }
-    /// SIGTERM: hand leadership over if this node leads.
-    pub fn begin_hand_over(&mut self, _now: Instant) {
-        unimplemented!()
+
+    /// Applies a bounded number of committed entries, answers who waited for them, and the reads
+    /// that their state answers.
+    fn apply_committed(&mut self, now: Instant) {
+        for _ in 0..MAX_APPLY_ENTRIES {
+            let Some(entry) = self.raft.next_to_apply() else { break };
+            self.apply(now, entry);
+        }
+        for state in self.raft.take_reads() {
+            for read in self.reads.on_read_state(state) {
+                self.park(now, read);
+            }
+        }
+        for read in self.reads.take_answerable(self.raft.log().applied()) {
+            self.answer_read(read);
+        }
     }
-    /// After `begin_hand_over`: whether the process may exit now.
-    pub fn may_exit(&self, _now: Instant) -> bool {
-        unimplemented!()
+
+    fn apply(&mut self, now: Instant, entry: Entry) {
+        let (index, revision) = (entry.index, Revision::from(entry.index));
+        match entry.payload {
+            Payload::NoOp { leader } => {
+                self.state.advance(revision, entry.stamp);
+                if leader == self.own.id && entry.term == self.raft.term() {
+                    self.clock.start(entry.stamp, now);
+                }
+            }
+            Payload::Configuration(_) => self.state.advance(revision, entry.stamp),
+            Payload::Command(command) => {
+                let command = Command::decode(command).unwrap_or_else(|error| {
+                    panic!(
+                        "entry {index} holds a command of another version ({error}): it must not be skipped"
+                    )
+                });
+                self.apply_command(index, entry.term, entry.stamp, command);
+            }
+        }
+        self.refuse_overwritten(index);
+    }
+
+    /// Notices that the leader or the term changed: a node that was elected looks for writes that
+    /// its log holds already, one that lost its leadership forgets them, and requests that wait for
+    /// a leader are looked through.
+    fn look_for_leader(&mut self, now: Instant) {
+        let seen = (self.raft.leader(), self.raft.term());
+        let is_new = seen != self.own.leader_seen;
+        if is_new {
+            self.own.leader_seen = seen;
+            if seen.0 == Some(self.own.id) {
+                self.writes.rebuild(self.raft.log(), self.raft.log().applied());
+            } else {
+                self.clock.stop();
+                self.writes.forget_in_flight();
+            }
+        }
+        let was_transferring = self.hand_over.note_transfer(self.raft.transferring_to());
+        self.answer_transfers();
+        if (is_new || was_transferring) && seen.0.is_some() && self.raft.transferring_to().is_none() {
+            self.serve_parked(now);
+        }
+    }
+
+    fn serve_parked(&mut self, now: Instant) {
+        for (arrival, timer) in self.parking.take_all() {
+            self.timers.wheel.cancel(timer);
+            self.serve(now, arrival);
+        }
+    }
+
+    fn propose_expiry(&mut self, now: Instant) {
+        self.timers.no_expiry_before = now + self.raft.config().election_max;
+        let time = self.clock.read(now, self.state.cluster_time());
+        if self.raft.leader() == Some(self.own.id) && time >= self.state.next_expiry() {
+            let mut out = crate::wire::Writer::new();
+            Command::ExpireSessions.encode(&mut out);
+            // If it is refused now, the timer is armed again all the same.
+            let _ = self.raft.propose(time, out.into_bytes());
+        }
+    }
+
+    /// Keeps one timer for Raft and one for expiry, each at its deadline or before: a deadline that
+    /// moved later (as with every heartbeat heard) leaves the timer where it is, to fire for
+    /// nothing once.
+    fn arm_timers(&mut self) {
+        let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
+        let expiry = self.clock.moment_of(self.state.next_expiry());
+        let expiry = expiry.map(|moment| moment.max(self.timers.no_expiry_before));
+        let Timers { wheel, raft: raft_timer, expiry: expiry_timer, .. } = &mut self.timers;
+        arm(wheel, raft_timer, raft, Timer::Raft);
+        arm(wheel, expiry_timer, expiry, Timer::Expiry);
+    }
+
+    fn reply(&mut self, transport: &mut impl Transport) {
+        for (client, mut response) in self.answers.drain(..) {
+            if let ResponseBody::Status(status) = &mut response.body {
+                status.bounds.extend(transport.bounds());
+            }
+            transport.reply(client, &response);
+        }
+        transport.flush();
+    }
+}
+
+fn send(transport: &mut impl Transport, messages: &[Envelope]) {
+    for Envelope { to, message } in messages {
+        transport.send(*to, message);
+    }
+}
+
+fn arm(
+    wheel: &mut TimerWheel<Timer>,
+    armed: &mut Option<(TimerKey, Instant)>,
+    deadline: Option<Instant>,
+    timer: Timer,
+) {
+    match (&armed, deadline) {
+        (Some((_, at)), Some(deadline)) if *at <= deadline => {}
+        (_, Some(deadline)) => {
+            if let Some((key, _)) = armed.take() {
+                wheel.cancel(key);
+            }
+            *armed = Some((wheel.insert(deadline, timer), deadline));
+        }
+        (_, None) => {}
     }
 }

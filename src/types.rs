@@ -4,8 +4,7 @@
 //! pass for an index. None of them knows how it is encoded (see [`crate::wire`]).
 
 use std::fmt;
-
-use crate::time::Duration;
+use std::time::Duration;
 
 /// Declares a `u64` newtype that is ordered, copied, hashed and displayed as its number.
 macro_rules! number {

@@ -254,7 +254,7 @@ impl Log {
         }
     }
 
-    /// "If commitIndex > lastApplied: increment lastApplied, apply log\[lastApplied\]" (Figure 2):
+    /// "If commitIndex > lastApplied: increment lastApplied, apply `log[lastApplied]`" (Figure 2):
     /// gives that entry out.
     pub fn next_to_apply(&mut self) -> Option<Entry> {
         if self.applied == self.committed {

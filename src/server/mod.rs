@@ -1,1 +1,312 @@
-//! (To be written.)
+//! A node as a process: one thread, one poll, one port.
+//!
+//! [`Server::run`] is the loop. Everything in it happens in **turns**: what has arrived is read,
+//! timers are fired, and then the replica's effects leave in one order, with one write and one sync
+//! for all of them. Three rules keep a turn honest:
+//!
+//! * **Sockets before timers.** After a pause of our own (a slow disk, a stopped process) the
+//!   leader's heartbeats wait in a socket; whoever fired the election timer first would depose a
+//!   living leader. So timers are fired only when everything that had arrived was read, and after
+//!   a stall the sockets are asked once more.
+//! * **A turn is bounded.** Each connection has a budget, and what is left over is remembered: the
+//!   next poll does not sleep. Turns that take longer than a heartbeat are counted and logged.
+//! * **Nothing else waits.** The poll sleeps, and the sync of the log blocks; host names are
+//!   resolved before the loop begins.
+//!
+//! Below the loop, `node` joins the replica and the connections, `message_bus` knows who is behind
+//! each connection, `peers`, `dialler` and `founding` hold the rules of links between nodes, and
+//! `admission` those of who may connect at all. None of them knows mio or a clock.
+
+pub mod admission;
+mod complaints;
+pub mod config;
+pub mod dialler;
+pub mod founding;
+pub mod message_bus;
+pub mod node;
+pub mod peers;
+mod turns;
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use log::info;
+use mio::{Events, Interest, Poll, Token};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use thiserror::Error;
+
+use self::admission::{Admission, Limits};
+use self::config::{Config, PeerEntry};
+use self::message_bus::MessageBus;
+use self::node::Node;
+use self::peers::{Identity, Peers};
+use self::turns::Turns;
+use crate::net::{self, ConnectionId, TcpDriver, TcpSocket};
+use crate::replica::{self, Replica};
+use crate::storage::{Disk, Recovered, Storage, WriteError};
+use crate::time::{Clock, Duration, Instant};
+use crate::types::NodeId;
+use crate::wire::entry::Configuration;
+
+/// The token of signals; connections and the listener never have it.
+const SIGNALS: Token = Token(usize::MAX - 1);
+/// Events taken from one poll, at most; the rest comes with the next.
+const EVENTS_PER_POLL: usize = 1024;
+/// The exit status of a process that was told to end a second time.
+const ENDED_AT_ONCE: i32 = 1;
+
+/// Why a node does not start. Whoever started it can act on each.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A name that cannot be resolved.
+    #[error("cannot resolve {address}: {cause}; correct it or the machine's name service")]
+    Resolve {
+        /// The `HOST:PORT`.
+        address: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Another process has the port.
+    #[error("port taken: another process listens on {address}; stop it, or choose another --port")]
+    PortTaken {
+        /// The `HOST:PORT`.
+        address: String,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}; choose another --host or --port")]
+    Listen {
+        /// The `HOST:PORT`.
+        address: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The list names a node that the cluster does not have.
+    #[error("--peers names node {node}, but the cluster of this data directory has only {members}")]
+    NotAMember {
+        /// The node.
+        node: NodeId,
+        /// The ids of the members.
+        members: String,
+    },
+    /// Poll or signals cannot be set up.
+    #[error("cannot set up the event loop: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why a node ended that was not told to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The log could not be written. Nothing unsynced was promised to anybody.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The poll failed.
+    #[error("the event loop cannot go on: {0}")]
+    Poll(#[from] io::Error),
+}
+
+/// A node that listens.
+pub struct Server<D: Disk> {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    clock: Clock,
+    turns: Turns,
+    node: Node<D, TcpSocket>,
+    is_leaving: bool,
+}
+
+impl<D: Disk> Server<D> {
+    /// Listens, and begins to look for the other nodes. `seed` is random.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn open(
+        config: &Config,
+        storage: Storage<D>,
+        recovered: Recovered,
+        seed: [u8; 32],
+    ) -> Result<Self, StartError> {
+        let mut random = StdRng::from_seed(seed);
+        let mut clock = Clock::start();
+        let now = clock.now();
+        let identity = Identity {
+            node: recovered.node,
+            incarnation: recovered.incarnation,
+            boot: recovered.boot,
+            advertise: config.advertise.clone(),
+        };
+        let peer_boots = recovered.peer_boots.clone();
+        let replica = Replica::new(replica_options(config, random.random()), storage, recovered, now);
+        let configuration = replica.configuration().cloned();
+        let (entries, addresses) = entries(config, configuration.as_ref())?;
+
+        let poll = Poll::new()?;
+        let signals = signals(&poll)?;
+        let driver = listen(&poll, &config.listen)?;
+        let limits = Limits::for_descriptors(raise_descriptor_limit(), entries.len());
+        let peers =
+            Peers::new(identity, config.heartbeat, entries, configuration, &peer_boots, random.random());
+        let bus = MessageBus::new(driver, peers, addresses, Admission::new(limits), now);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            signals,
+            clock,
+            turns: Turns::new(config.heartbeat, now),
+            node: Node::new(bus, replica),
+            is_leaving: false,
+        })
+    }
+
+    /// Runs until a signal has ended it and leadership was handed over.
+    ///
+    /// # Errors
+    /// See [`RunError`]. The process must end: what is in memory may be ahead of the disk.
+    pub fn run(mut self) -> Result<(), RunError> {
+        loop {
+            let wake = self.sleep()?;
+            let now = self.clock.now();
+            self.node.read_sockets(now);
+            if self.turns.is_late(now, wake) {
+                self.poll(Some(Duration::ZERO))?;
+                self.node.read_sockets(now);
+            }
+            self.node.fire_timers(now);
+            self.node.process_ready(now)?;
+            self.node.reap();
+            if self.is_leaving && self.node.may_exit(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sleeps until something happens or a timer is due, and not at all while work is left over.
+    /// Returns when it meant to wake at the latest.
+    fn sleep(&mut self) -> Result<Instant, RunError> {
+        let now = self.clock.now();
+        self.turns.on_turn_end(now);
+        let wake = if self.node.has_work(now) { Some(now) } else { self.node.next_wake() };
+        self.poll(wake.map(|wake| wake.since(now)))?;
+        Ok(wake.map_or(Instant::MAX, |wake| wake.max(now)))
+    }
+
+    /// The only call that waits. Tells connections what their events say; nothing is read yet.
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<(), RunError> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            // A signal, or the process was stopped and continues. There are no events, but what
+            // arrived meanwhile must be read before any timer fires.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                self.turns.on_interrupted();
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut is_told_to_leave = false;
+        for event in &self.events {
+            match event.token() {
+                net::LISTENER => self.node.bus_mut().on_listener_ready(),
+                SIGNALS => is_told_to_leave |= self.signals.pending().count() > 0,
+                Token(bits) => {
+                    let id = ConnectionId::from_u64(bits as u64);
+                    self.node.bus_mut().on_event(id, net::readiness(event));
+                }
+            }
+        }
+        if is_told_to_leave && !self.is_leaving {
+            self.leave();
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        info!("told to end; a second signal ends this process at once");
+        self.is_leaving = true;
+        let now = self.clock.now();
+        self.node.begin_hand_over(now);
+    }
+}
+
+fn replica_options(config: &Config, seed: u64) -> replica::Options {
+    replica::Options {
+        address: config.advertise.clone(),
+        heartbeat: config.heartbeat,
+        election_min: config.election_min,
+        election_max: config.election_max,
+        fsync: config.fsync,
+        seed,
+    }
+}
+
+/// The entries of the list and where to dial them, once their names are resolved. The own entry
+/// may hide behind another name; it is left out too.
+fn entries(
+    config: &Config,
+    configuration: Option<&Configuration>,
+) -> Result<(Vec<PeerEntry>, Vec<SocketAddr>), StartError> {
+    let own = [resolve(&config.listen)?, resolve(&config.advertise)?];
+    let mut entries = Vec::new();
+    let mut addresses = Vec::new();
+    for entry in &config.peers {
+        if let (Some(node), Some(configuration)) = (entry.node, configuration)
+            && configuration.member(node).is_none()
+        {
+            let members: Vec<String> =
+                configuration.members().iter().map(|member| member.id.to_string()).collect();
+            return Err(StartError::NotAMember { node, members: members.join(", ") });
+        }
+        let address = resolve(&entry.address)?;
+        if !own.contains(&address) {
+            entries.push(entry.clone());
+            addresses.push(address);
+        }
+    }
+    Ok((entries, addresses))
+}
+
+/// One address of a name. All nodes prefer the same kind, so that "localhost" is the same place
+/// for who listens and for who dials.
+fn resolve(address: &str) -> Result<SocketAddr, StartError> {
+    let failed = |cause| StartError::Resolve { address: address.to_owned(), cause };
+    let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
+    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    chosen.copied().ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))
+}
+
+fn listen(poll: &Poll, address: &str) -> Result<TcpDriver, StartError> {
+    let resolved = resolve(address)?;
+    TcpDriver::listen(poll.registry().try_clone()?, resolved).map_err(|cause| {
+        let address = address.to_owned();
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortTaken { address },
+            _ => StartError::Listen { address, cause },
+        }
+    })
+}
+
+/// The first SIGTERM or SIGINT is an event of the poll. The second ends the process from within
+/// the signal itself, even if the loop hangs in a sync.
+fn signals(poll: &Poll) -> io::Result<Signals> {
+    let was_told = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, ENDED_AT_ONCE, Arc::clone(&was_told))?;
+        signal_hook::flag::register(signal, Arc::clone(&was_told))?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+    Ok(signals)
+}
+
+/// Raises the limit on open files as far as the system allows. What it is then.
+fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    current.unwrap_or(u64::MAX)
+}

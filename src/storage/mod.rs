@@ -1,12 +1,65 @@
-//! (Signatures only for now.)
+//! What is durable, and how it is found again.
+//!
+//! Raft's promises are only as good as its memory: "persistent state on all servers" must be
+//! "updated on stable storage before responding to RPCs" (the paper's Figure 2). Everything of that
+//! kind is a record in one **log**: the directory's identity and boot number, term and vote, the
+//! entries, the boots seen of peers. One turn of the loop makes one record, one write and one sync,
+//! whatever is in it; no second file can disagree with the first.
+//!
+//! The log lies in numbered **segments** of a fixed size (`segment.rs` has their bytes). They are
+//! made of spares that idle turns fill with zeroes (`wal.rs`), so that a sync in a busy turn stores
+//! data and nothing else. A record replaces what earlier ones said: its entries replace the log
+//! from the first of them on, its hard state replaces the one before. Truncating is appending.
+//!
+//! Opening reads all of it (`recovery.rs`). What a crash tore is told from damage by what the log
+//! itself says about its syncs. A torn tail was promised to nobody and is dropped; damage ends the
+//! attempt, since a node that forgot part of its log can vote away what others were told is
+//! stored.
+//!
+//! **The first write or sync that fails is the last.** After a failed sync Linux takes the pages
+//! for clean, and the next sync returns success without having stored them. So [`Storage`] refuses
+//! all that follows, the caller must end the process, and the next process writes again whatever
+//! it can read but cannot prove to be stored.
+//!
+//! Left out for now: snapshots, and with them the release and reuse of old segments. The format is
+//! ready for both: every segment repeats the state it begins with, so that any can be the oldest,
+//! and checksums begin with the segment's number, so that what an earlier use left in a file is
+//! never taken for a record. Damage to the very last record, on a disk that lost power before the
+//! next write or marker, looks like a torn write: then safety rests on the other copies.
+
+mod disk;
+mod recovery;
+mod segment;
+mod state;
+mod wal;
 
 use thiserror::Error;
 
+pub use disk::{Disk, FileDisk};
+
+use segment::{PAGE_BYTES, RecordKind};
+use state::{Durable, State};
+use wal::Wal;
+
 use crate::types::{BootNumber, Incarnation, NodeId};
+use crate::wire::DecodeError;
 use crate::wire::entry::{Entry, HardState};
 
-/// The directory of one node.
-pub trait Disk {}
+/// What an operator may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The size of new segments, rounded up to whole pages, at least four of them.
+    pub segment_bytes: u64,
+    /// Whether anything is synced at all: false for `--unsafe-no-fsync` alone. A crash of the
+    /// machine may then leave a directory that is refused as damaged, or that lost its end.
+    pub sync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 16 << 20, sync: true }
+    }
+}
 
 /// What `open` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +72,9 @@ pub struct Recovered {
     pub boot: BootNumber,
     /// The last hard state that was stored.
     pub hard_state: HardState,
-    /// The log, contiguous.
+    /// The log, contiguous from entry 1 on.
     pub entries: Vec<Entry>,
-    /// The highest boot seen of each peer.
+    /// The highest boot seen of each peer, ids ascending.
     pub peer_boots: Vec<(NodeId, BootNumber)>,
 }
 
@@ -36,13 +89,217 @@ pub struct Batch<'a> {
     pub peer_boots: &'a [(NodeId, BootNumber)],
 }
 
-/// A write or sync that failed. It is never retried: the process must end.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct WriteError(pub String);
+impl Batch<'_> {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hard_state.is_none() && self.entries.is_empty() && self.peer_boots.is_empty()
+    }
+}
 
-/// The durable log.
+/// A write or sync that failed. It is never retried: the process must end, and start again once
+/// the operator has seen to the cause.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot {action} {path}: {cause}; nothing can be stored safely until the node is started again")]
+pub struct WriteError {
+    /// What was tried.
+    pub action: &'static str,
+    /// The file.
+    pub path: String,
+    /// What the system said.
+    pub cause: String,
+}
+
+/// Why a directory cannot be used. The operator can act on each.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{path} is in use by {}: stop it, or choose another --data-dir", process(*.pid))]
+    Locked {
+        /// The directory.
+        path: String,
+        /// The process, where it could be learned.
+        pid: Option<u32>,
+    },
+    /// The path is no directory, or not ours to read and write.
+    #[error("cannot use the directory {path}: {cause}; {cure}, or choose another --data-dir")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the system said.
+        cause: String,
+        /// What helps.
+        cure: &'static str,
+    },
+    /// It was created by a node of another id.
+    #[error("{path} belongs to node {found}, not to node {asked}: choose another --data-dir or --id {found}")]
+    OtherNode {
+        /// A file that says so.
+        path: String,
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        asked: NodeId,
+    },
+    /// The format is one that this program does not read.
+    #[error(
+        "{path} has format version {version}, this program reads version {}: use the kvstore that wrote it",
+        segment::VERSION
+    )]
+    UnknownVersion {
+        /// The file.
+        path: String,
+        /// Its version.
+        version: u32,
+    },
+    /// A record is intact, but holds what this program does not know.
+    #[error(
+        "{path} has a record at offset {offset} that is intact but not understood ({cause}): \
+        use the kvstore that wrote it"
+    )]
+    NotUnderstood {
+        /// The file.
+        path: String,
+        /// Where the record begins, in bytes.
+        offset: u64,
+        /// What is not understood.
+        cause: DecodeError,
+    },
+    /// Something that was stored cannot be read any more.
+    #[error(
+        "{path} is damaged at offset {offset}: {what}. Acknowledged writes may be lost in it, so this node \
+        must not start; nothing was changed. The others go on while they are a majority. Keep the directory, \
+        check the disk, and see \"Damage\" in docs/formats.md"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where the first damage was found, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {cause}; check the disk and the permissions")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The directory was read well, but this boot cannot be stored in it.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+/// The durable log of one node, open.
+///
+/// Invariant: once a call has failed, nothing is written any more and every call fails.
+#[derive(Debug)]
 pub struct Storage<D: Disk> {
-    #[allow(dead_code)]
     disk: D,
+    wal: Wal<D::File>,
+    durable: Durable,
+    failed: Option<WriteError>,
+}
+
+impl<D: Disk> Storage<D> {
+    /// Opens the directory of `node`, creating what is missing, and makes the new boot number, and
+    /// all that was recovered, durable.
+    ///
+    /// `incarnation` is drawn by the caller and taken only for a new directory. A crash at any
+    /// moment, also during the first boot, leaves what the next call finishes by itself.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A directory that is refused was not changed.
+    pub fn open(
+        mut disk: D,
+        node: NodeId,
+        options: Options,
+        incarnation: Incarnation,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let page_bytes = PAGE_BYTES as u64;
+        let segment_bytes = options.segment_bytes.max(4 * page_bytes).next_multiple_of(page_bytes);
+        let options = Options { segment_bytes, ..options };
+
+        let mut survey = recovery::survey(&mut disk, node)?;
+        let spare = recovery::remove_unfinished(&mut disk, options)?;
+        let entries = survey.as_mut().map(|survey| std::mem::take(&mut survey.entries)).unwrap_or_default();
+        let (wal, durable) = match survey {
+            Some(survey) => recovery::resume(&mut disk, options, survey, spare)?,
+            None => {
+                let mut durable = Durable::new(State::new(node, incarnation));
+                durable.state.boot = durable.state.boot.next();
+                (Wal::found(&mut disk, options, &durable, spare)?, durable)
+            }
+        };
+        let recovered = recovered(&durable.state, entries);
+        Ok((Self { disk, wal, durable, failed: None }, recovered))
+    }
+
+    /// Makes one turn's batch durable: one write and one sync; nothing at all if it is empty.
+    /// All of it survives a crash, or none. Once this has returned, what it holds may be promised.
+    ///
+    /// # Errors
+    /// The first write or sync that fails; the process must end then.
+    ///
+    /// # Panics
+    /// If the batch contradicts what is stored: entries that leave a gap, a term that falls, an
+    /// entry of a later term than the hard state's, a second vote in a term, an entry 1 that is no
+    /// configuration.
+    pub fn persist(&mut self, batch: &Batch<'_>) -> Result<(), WriteError> {
+        if batch.is_empty() {
+            return self.usable();
+        }
+        let contradiction = self.durable.contradiction(batch);
+        assert!(contradiction.is_none(), "this must never be stored: {}", contradiction.unwrap_or_default());
+        let payload = state::encode_batch(batch);
+        self.write(|wal, disk, durable| wal.append(disk, durable, (RecordKind::Batch, &payload)))?;
+        self.durable.apply(batch);
+        Ok(())
+    }
+
+    /// Notes in the log that all of it is synced, unless it says so already. Not synced itself and
+    /// cheap; to be called at the end of every turn, so that damage to what was promised is never
+    /// taken for a torn write.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn mark_synced(&mut self) -> Result<(), WriteError> {
+        self.write(|wal, disk, _| wal.mark_synced(disk))
+    }
+
+    /// Prepares the next segment: writes and syncs at most `budget_bytes` of it, so a call takes as
+    /// long as that takes. To be called in idle turns; gives true once there is nothing left to do.
+    /// A segment that is needed before its spare is ready is made at once, inside `persist`.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn prepare_spare(&mut self, budget_bytes: u64) -> Result<bool, WriteError> {
+        self.write(|wal, disk, _| wal.prepare_spare(disk, budget_bytes))
+    }
+
+    fn usable(&self) -> Result<(), WriteError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn write<T>(
+        &mut self,
+        act: impl FnOnce(&mut Wal<D::File>, &mut D, &Durable) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        self.usable()?;
+        let result = act(&mut self.wal, &mut self.disk, &self.durable);
+        self.failed = result.as_ref().err().cloned();
+        result
+    }
+}
+
+fn recovered(state: &State, entries: Vec<Entry>) -> Recovered {
+    let State { node, incarnation, boot, hard_state, .. } = *state;
+    let peer_boots = state.peer_boots.iter().map(|(id, boot)| (*id, *boot)).collect();
+    Recovered { node, incarnation, boot, hard_state, entries, peer_boots }
 }

@@ -158,6 +158,7 @@ impl Decoder {
     }
 
     /// The next whole frame; `None` if it has not arrived yet.
+    #[expect(clippy::should_implement_trait, reason = "`None` is no end: more bytes may follow")]
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if let Some(error) = self.failed {
             return Err(error);

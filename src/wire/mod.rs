@@ -24,8 +24,9 @@ pub use codec::{DecodeError, Reader, Writer};
 pub const MAX_KEY_BYTES: usize = 4 << 10;
 /// The longest value, in bytes. The shortest is empty.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
-/// The largest frame before and during the handshake, in bytes of payload.
-pub const MAX_HELLO_BYTES: u32 = 4 << 10;
+/// The largest frame before and during the handshake, in bytes of payload: a welcome that names
+/// [`MAX_MEMBERS`] members by the longest addresses.
+pub const MAX_HELLO_BYTES: u32 = 16 << 10;
 /// The largest frame from or to a client: a compare-and-set with two values of the largest size.
 pub const MAX_CLIENT_FRAME_BYTES: u32 = (2 * MAX_VALUE_BYTES + MAX_KEY_BYTES + (4 << 10)) as u32;
 /// Entries in one AppendEntries come to at most this many bytes, or are a single entry.

@@ -1,1 +1,49 @@
-fn main() {}
+//! One request to a cluster, from a command line.
+//!
+//! The program is a thin face of [`kvstore::client::Client`]: [`arguments`] says what can be asked
+//! for, [`commands`] asks it, [`output`] prints what came of it. The exit status is part of the
+//! interface: 0 done, 1 a definite no, 2 wrong usage, 3 outcome unknown, 4 refused and certainly
+//! not applied.
+
+mod arguments;
+mod commands;
+mod output;
+
+use std::io;
+use std::process::ExitCode;
+
+use arguments::Arguments;
+use kvstore::client;
+use output::Output;
+
+/// Why a command did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The cluster, or the way to it; or arguments that make no request.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// Standard output takes no more.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+    /// Standard input gives no value.
+    #[error("cannot read the value from standard input: {0}")]
+    Input(io::Error),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::from_command_line() {
+        Ok(arguments) => arguments,
+        Err(status) => return status,
+    };
+    let mut output = Output::new(arguments.json);
+    let result = commands::run(&arguments, &mut output).and_then(|status| {
+        output.flush()?;
+        Ok(status)
+    });
+    match result {
+        Ok(status) => ExitCode::from(status),
+        // Whoever read our output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => ExitCode::from(output.failure(&failure)),
+    }
+}

@@ -1,1 +1,148 @@
-fn main() {}
+//! `kvstore`: one node of a replicated key-value store.
+
+mod demo;
+mod log_writer;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use kvstore::server::Server;
+use kvstore::server::config::{Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, Flags};
+use kvstore::storage::{FileDisk, Options, Storage};
+use kvstore::types::Incarnation;
+
+/// The exit status of wrong usage.
+const WRONG_USAGE: u8 = 2;
+
+/// One node of a replicated key-value store.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(flatten)]
+    node: Option<NodeFlags>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays the quest with three child processes and checks what it sees; or measures fail-overs.
+    Demo(demo::DemoFlags),
+}
+
+#[derive(Debug, Args)]
+struct NodeFlags {
+    /// This node's number in the cluster, 1 or more, unique.
+    #[arg(long, value_name = "N")]
+    id: u64,
+    /// The one TCP port, for peers and clients alike.
+    #[arg(long, value_name = "P")]
+    port: u16,
+    /// The other nodes, comma separated, each PORT, HOST:PORT or ID=HOST:PORT. None: a cluster of one.
+    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true)]
+    peers: String,
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    host: String,
+    /// The address that others are told; required with a wildcard --host [default: HOST:PORT].
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Everything durable; created if missing, locked while in use [default: data/node-N].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The time between two heartbeats, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = DEFAULT_HEARTBEAT_MS)]
+    heartbeat_ms: u64,
+    /// The shortest and the longest election timeout, in milliseconds.
+    #[arg(long, value_name = "MIN-MAX", default_value = DEFAULT_ELECTION_MS)]
+    election_ms: String,
+    /// For experiments: do not wait for the disk. A crash of the machine may lose what was acknowledged.
+    #[arg(long)]
+    unsafe_no_fsync: bool,
+}
+
+impl From<NodeFlags> for Flags {
+    fn from(flags: NodeFlags) -> Self {
+        Self {
+            id: flags.id,
+            port: flags.port,
+            peers: flags.peers,
+            host: flags.host,
+            advertise: flags.advertise,
+            data_dir: flags.data_dir,
+            heartbeat_ms: flags.heartbeat_ms,
+            election_ms: flags.election_ms,
+            unsafe_no_fsync: flags.unsafe_no_fsync,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return on_usage(&error),
+    };
+    match cli {
+        Cli { command: Some(Command::Demo(flags)), .. } => demo::run(&flags),
+        Cli { node: Some(flags), .. } => run_node(flags),
+        Cli { node: None, .. } => wrong_usage("--id and --port are required"),
+    }
+}
+
+/// Help goes to stdout and is a success; anything else is one line.
+fn on_usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let hints = ["Usage:", "For more information"];
+    let is_hint = |line: &str| hints.iter().any(|hint| line.starts_with(hint));
+    let lines = text.lines().map(str::trim).take_while(|line| !is_hint(line));
+    let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    wrong_usage(line.trim_start_matches("error: "))
+}
+
+fn wrong_usage(line: &str) -> ExitCode {
+    eprintln!("kvstore: {line} (see kvstore --help)");
+    ExitCode::from(WRONG_USAGE)
+}
+
+fn run_node(flags: NodeFlags) -> ExitCode {
+    let config = match Config::check(flags.into()) {
+        Ok(config) => config,
+        Err(error) => return wrong_usage(&error.to_string()),
+    };
+    let log = log_writer::init();
+    let result = serve(&config);
+    log.flush();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kvstore: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: &Config) -> anyhow::Result<()> {
+    if !config.fsync {
+        log::warn!("--unsafe-no-fsync: a crash of the machine may lose acknowledged writes");
+    }
+    let disk = FileDisk::open(&config.data_dir)?;
+    let options = Options { sync: config.fsync, ..Options::default() };
+    let (storage, recovered) = Storage::open(disk, config.node, options, Incarnation(rand::random()))?;
+    let server = Server::open(config, storage, recovered, rand::random())?;
+    // Nobody may be listening to stdout; the node is wanted all the same.
+    _ = writeln!(
+        io::stdout(),
+        "kvstore: node {} listening on {}, data in {}",
+        config.node,
+        config.listen,
+        config.data_dir.display()
+    );
+    Ok(server.run()?)
+}

@@ -1,0 +1,223 @@
+//! The quest: eight things that a replicated store must be seen to do.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use kvstore::client::{Client, Identity};
+use kvstore::types::{ClientId, ClientName, Sequence};
+use kvstore::wire::client::Operation;
+use rustix::process::Signal;
+
+use super::cluster::Cluster;
+
+/// Within so long a follower must have become a candidate and won.
+const ELECTION_LIMIT: Duration = Duration::from_millis(500);
+
+/// What the quest found out.
+pub(super) struct Quest {
+    cluster: Cluster,
+    failovers: Vec<Failover>,
+}
+
+/// One fail-over, as measured from outside.
+struct Failover {
+    what: &'static str,
+    elected: Duration,
+    first_write: Duration,
+}
+
+/// Plays the quest.
+///
+/// # Errors
+/// The first requirement that was not seen to hold, and why.
+pub(super) fn play() -> Result<()> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let cluster = Cluster::new(program, list_of_others)?;
+    println!("three nodes, data in {}\n", cluster.directory().display());
+    let mut quest = Quest { cluster, failovers: Vec::new() };
+    let leader = quest.found()?;
+    quest.write_three(leader)?;
+    let leader = quest.kill_the_leader(leader)?;
+    quest.read_all_from_the_follower(leader)?;
+    quest.write_twice()?;
+    quest.bring_back(leader)?;
+    quest.stop_and_continue()?;
+    quest.terminate_the_leader()?;
+    quest.report();
+    Ok(())
+}
+
+/// The `--peers` list of a node: the ports of the others.
+pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
+    let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
+    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn seen(requirement: u32, what: &str, how: impl Display) {
+    println!("  [{requirement}] {what:<62} seen: {how}");
+}
+
+impl Quest {
+    fn found(&mut self) -> Result<usize> {
+        let start = Instant::now();
+        for node in 0..3 {
+            self.cluster.start(node)?;
+            println!("      node {} listens on port {}", node + 1, self.cluster.port(node));
+        }
+        let leader = self.cluster.wait_until_whole()?;
+        let took = start.elapsed().as_millis();
+        ensure!(leader == 0, "the lowest id founds, so node 1 leads first, not node {}", leader + 1);
+        seen(
+            1,
+            "one leader, two followers, connected and replicating",
+            format_args!("node 1 leads, after {took} ms"),
+        );
+        Ok(leader)
+    }
+
+    fn write_three(&mut self, leader: usize) -> Result<()> {
+        let mut client = self.cluster.client_of(leader)?;
+        for number in 1..=3 {
+            client.put(format!("key{number}"), format!("value{number}"))?;
+        }
+        seen(2, "three pairs written through the leader", "key1, key2, key3 acknowledged");
+        Ok(())
+    }
+
+    fn kill_the_leader(&mut self, leader: usize) -> Result<usize> {
+        let next = self.fail_over(leader, Signal::KILL, "SIGKILL")?;
+        self.cluster.wait_for_exit(leader)?;
+        seen(3, "the leader is killed", format_args!("SIGKILL to node {}", leader + 1));
+        let elected = self.failovers.last().context("a fail-over was measured")?.elected;
+        ensure!(
+            elected <= ELECTION_LIMIT,
+            "the election took {elected:?}, at most {ELECTION_LIMIT:?} is allowed"
+        );
+        let what = "within 500 ms a follower becomes a candidate and wins";
+        seen(4, what, format_args!("node {} elected after {:.1} ms", next + 1, millis(elected)));
+        let mut client = self.cluster.client_of(next)?;
+        for number in 4..=5 {
+            client.put(format!("key{number}"), format!("value{number}"))?;
+        }
+        seen(5, "the new leader takes two more writes", "key4, key5 acknowledged");
+        Ok(next)
+    }
+
+    /// Strikes the leader while a client is connected, and measures until its next write is
+    /// acknowledged. Gives the new leader.
+    fn fail_over(&mut self, leader: usize, signal: Signal, what: &'static str) -> Result<usize> {
+        let mut client = self.cluster.client()?;
+        client.put("connected", what)?;
+        let struck = Instant::now();
+        self.cluster.signal(leader, signal)?;
+        client.put("failed over", what)?;
+        let first_write = struck.elapsed();
+        let line = self.cluster.wait_for(struck, |line| line.text.contains("elected leader"))?;
+        let next = line.node;
+        ensure!(next != leader, "node {} was elected again", leader + 1);
+        let elected = line.at.duration_since(struck);
+        self.failovers.push(Failover { what, elected, first_write });
+        Ok(next)
+    }
+
+    fn read_all_from_the_follower(&mut self, leader: usize) -> Result<()> {
+        let follower = (1..3).find(|node| *node != leader).context("one follower remains")?;
+        self.check_all_keys(follower)?;
+        let port = self.cluster.port(follower);
+        seen(
+            6,
+            "all five keys read from the remaining follower",
+            format_args!("node {} answers on its own port {port}", follower + 1),
+        );
+        Ok(())
+    }
+
+    fn check_all_keys(&self, node: usize) -> Result<()> {
+        let mut client = self.cluster.client_of(node)?;
+        for number in 1..=5 {
+            let reply = client.get(format!("key{number}"))?;
+            let expected = format!("value{number}");
+            ensure!(Cluster::node_of(reply.node)? == node, "node {} answered instead", reply.node);
+            ensure!(reply.value.as_deref() == Some(expected.as_bytes()), "key{number} is {:?}", reply.value);
+        }
+        Ok(())
+    }
+
+    /// The same (client id, sequence) twice, with another client's write between: if it were applied
+    /// twice, the other's value would be gone.
+    fn write_twice(&mut self) -> Result<()> {
+        let name = ClientName::new(b"demo").context("a name of four bytes")?;
+        let identity = Identity { client: ClientId::Named(name), sequence: Sequence(1) };
+        let operation =
+            Operation::Put { key: Bytes::from_static(b"once"), value: Bytes::from_static(b"first") };
+        let mut client: Client = self.cluster.client()?;
+        let first = client.write_as(identity.clone(), operation.clone())?;
+        client.put("once", "second")?;
+        let again = self.cluster.client()?.write_as(identity, operation)?;
+        ensure!(!first.cached && again.cached, "cached: first {}, again {}", first.cached, again.cached);
+        ensure!(first.revision == again.revision, "revisions {} and {}", first.revision, again.revision);
+        ensure!(client.get("once")?.value.as_deref() == Some(b"second"), "the duplicate was applied again");
+        seen(
+            7,
+            "a duplicate write gets the cached result, applied once",
+            format_args!("revision {} both times", first.revision),
+        );
+        Ok(())
+    }
+
+    fn bring_back(&mut self, leader: usize) -> Result<()> {
+        let since = Instant::now();
+        self.cluster.start(0)?;
+        self.cluster.wait_for_line(0, since, |line| line.contains("stepping down"))?;
+        let now = self.cluster.wait_until_whole()?;
+        ensure!(now == leader, "node {} led, node {} leads after the restart", leader + 1, now + 1);
+        self.check_all_keys(0)?;
+        seen(8, "the old leader returns and steps down to follower", "node 1 restarted, has all keys");
+        Ok(())
+    }
+
+    fn stop_and_continue(&mut self) -> Result<()> {
+        let leader = self.cluster.wait_until_whole()?;
+        self.fail_over(leader, Signal::STOP, "SIGSTOP")?;
+        let since = Instant::now();
+        self.cluster.signal(leader, Signal::CONT)?;
+        self.cluster.wait_for_line(leader, since, |line| line.contains("stepping down"))?;
+        let now = self.cluster.wait_until_whole()?;
+        ensure!(now != leader, "the stopped leader leads again");
+        self.check_all_keys(leader)?;
+        seen(
+            8,
+            "so does one that was stopped and continued",
+            format_args!("node {} after SIGSTOP and SIGCONT", leader + 1),
+        );
+        Ok(())
+    }
+
+    fn terminate_the_leader(&mut self) -> Result<()> {
+        let leader = self.cluster.wait_until_whole()?;
+        let next = self.fail_over(leader, Signal::TERM, "SIGTERM")?;
+        let status = self.cluster.wait_for_exit(leader)?;
+        ensure!(status.success(), "node {} left with {status}", leader + 1);
+        self.check_all_keys(next)?;
+        seen(
+            3,
+            "a leader that is told to leave hands over first",
+            format_args!("node {} exit 0, node {} leads", leader + 1, next + 1),
+        );
+        Ok(())
+    }
+
+    fn report(&self) {
+        println!("\n  {:<10} {:>14} {:>28}", "fail-over", "elected", "first acknowledged write");
+        for Failover { what, elected, first_write } in &self.failovers {
+            println!("  {what:<10} {:>11.1} ms {:>25.1} ms", millis(*elected), millis(*first_write));
+        }
+        println!("\nall eight requirements were seen to hold");
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,202 @@
+//! One kind of fail-over, many times: how long a connected client waits, and where the time goes.
+
+use std::io::{IsTerminal, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rustix::process::Signal;
+
+use super::cluster::{Cluster, free_listeners};
+use super::proxy::{Cable, relay};
+
+const NODES: usize = 3;
+
+/// What happens to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strike {
+    /// SIGKILL: the process dies, its connections are reset.
+    Kill,
+    /// SIGTERM: it hands over and leaves.
+    Term,
+    /// SIGSTOP: it falls silent, its connections stay.
+    Stop,
+    /// Its cables to the other nodes are cut, in both directions, without a word.
+    Cut,
+}
+
+impl Strike {
+    fn as_str(self) -> &'static str {
+        match self {
+            Strike::Kill => "SIGKILL of the leader",
+            Strike::Term => "SIGTERM of the leader",
+            Strike::Stop => "SIGSTOP of the leader",
+            Strike::Cut => "the leader's cables cut, both directions",
+        }
+    }
+}
+
+/// One trial's durations since the strike, and as the winner saw them since it last heard the old
+/// leader.
+#[derive(Clone, Copy)]
+struct Trial {
+    first_write: Duration,
+    noticed_ms: f64,
+    won_ms: f64,
+    first_commit_ms: f64,
+}
+
+/// Repeats a fail-over and prints the distribution.
+///
+/// # Errors
+/// Whatever went wrong in a trial: a trial that fails is no number to leave out.
+pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
+    ensure!(count > 0, "--trials 0 measures nothing: ask for at least one");
+    let (mut cluster, cables) = prepare(strike)?;
+    for node in 0..NODES {
+        cluster.start(node)?;
+    }
+    println!("{}, {count} trials, three nodes, data in {}", strike.as_str(), cluster.directory().display());
+    println!("measured from the signal to the first acknowledged write of a connected client");
+    let mut trials = Vec::new();
+    for number in 1..=count {
+        let trial = try_once(&mut cluster, &cables, strike)?;
+        trials.push(trial);
+        show_progress(number, count, trial.first_write);
+    }
+    report(&trials);
+    Ok(())
+}
+
+/// The cluster, and the cables between its nodes: `cables[from][to]`, for dials of `from` to `to`.
+fn prepare(strike: Strike) -> Result<(Cluster, Vec<Vec<Cable>>)> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    if strike != Strike::Cut {
+        return Ok((Cluster::new(program, super::quest::list_of_others)?, Vec::new()));
+    }
+    let row = || (0..NODES).map(|_| Cable::default()).collect();
+    let cables: Vec<Vec<Cable>> = (0..NODES).map(|_| row()).collect();
+    let mut listeners: Vec<TcpListener> = free_listeners(NODES * NODES)?;
+    let proxies: Vec<u16> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+    let peers = |node: usize, _: &[u16]| {
+        let others = (0..NODES).filter(|other| *other != node);
+        others.map(|other| proxies[node * NODES + other].to_string()).collect::<Vec<_>>().join(",")
+    };
+    let cluster = Cluster::new(program, peers)?;
+    for (place, listener) in listeners.drain(..).enumerate() {
+        let (from, to) = (place / NODES, place % NODES);
+        relay(listener, cluster.endpoint(to), cables[from][to].clone());
+    }
+    Ok((cluster, cables))
+}
+
+fn try_once(cluster: &mut Cluster, cables: &[Vec<Cable>], strike: Strike) -> Result<Trial> {
+    let leader = cluster.wait_until_whole()?;
+    let mut client = cluster.client()?;
+    client.put("connected", "before")?;
+    let struck = Instant::now();
+    match strike {
+        Strike::Kill => cluster.signal(leader, Signal::KILL)?,
+        Strike::Term => cluster.signal(leader, Signal::TERM)?,
+        Strike::Stop => cluster.signal(leader, Signal::STOP)?,
+        Strike::Cut => set_cut(cables, leader, true),
+    }
+    client.put("connected", "after")?;
+    let first_write = struck.elapsed();
+    let line = cluster.wait_for(struck, |line| line.text.contains("elected leader"))?;
+    match strike {
+        Strike::Kill | Strike::Term => {
+            cluster.wait_for_exit(leader)?;
+            cluster.start(leader)?;
+        }
+        Strike::Stop => cluster.signal(leader, Signal::CONT)?,
+        Strike::Cut => set_cut(cables, leader, false),
+    }
+    let step = |name: &str| {
+        let field = line.text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let field = field.with_context(|| format!("no {name} in: {}", line.text))?;
+        field.parse::<f64>().with_context(|| format!("{name} is no number in: {}", line.text))
+    };
+    Ok(Trial {
+        first_write,
+        noticed_ms: step("noticed_ms")?,
+        won_ms: step("won_ms")?,
+        first_commit_ms: step("first_commit_ms")?,
+    })
+}
+
+fn set_cut(cables: &[Vec<Cable>], node: usize, cut: bool) {
+    let outgoing = cables[node].iter();
+    let incoming = cables.iter().map(|row| &row[node]);
+    outgoing.chain(incoming).for_each(|cable| cable.set_cut(cut));
+}
+
+fn show_progress(number: u32, count: u32, last: Duration) {
+    let last = last.as_secs_f64() * 1e3;
+    if std::io::stdout().is_terminal() {
+        print!("\r  trial {number} of {count}: {last:8.1} ms ");
+        // A terminal that cannot be written to shows nothing; the figures at the end would tell.
+        let _ = std::io::stdout().flush();
+    } else if number.is_multiple_of(20) || number == count {
+        println!("  trial {number} of {count}: {last:8.1} ms");
+    }
+}
+
+fn report(trials: &[Trial]) {
+    let columns: [(&str, Vec<f64>); 4] = [
+        ("signal to first acknowledged write", column(trials, |trial| trial.first_write.as_secs_f64() * 1e3)),
+        ("  last heard to noticed", column(trials, |trial| trial.noticed_ms)),
+        ("  last heard to won", column(trials, |trial| trial.won_ms)),
+        ("  last heard to first commit", column(trials, |trial| trial.first_commit_ms)),
+    ];
+    println!("\n\n  {:<36} {:>9} {:>9} {:>9} {:>9}", "milliseconds", "min", "median", "99 %", "max");
+    for (name, values) in &columns {
+        let at = |share: f64| percentile(values, share);
+        println!("  {name:<36} {:>9.1} {:>9.1} {:>9.1} {:>9.1}", at(0.0), at(0.5), at(0.99), at(1.0));
+    }
+    println!("\n  first acknowledged write:");
+    histogram(&columns[0].1);
+}
+
+/// The values in ascending order.
+fn column(trials: &[Trial], value: impl Fn(&Trial) -> f64) -> Vec<f64> {
+    let mut values: Vec<f64> = trials.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// The least value that at least this share of them does not exceed (nearest rank).
+fn percentile(ascending: &[f64], share: f64) -> f64 {
+    let rank = (share * ascending.len() as f64).ceil() as usize;
+    ascending[rank.saturating_sub(1)]
+}
+
+/// Bars on a scale that doubles, so that a tail is seen beside the bulk.
+fn histogram(ascending: &[f64]) {
+    let mut low = 0.0;
+    let mut high = 1.0;
+    let mut rest = ascending;
+    while !rest.is_empty() {
+        let count = rest.iter().take_while(|value| **value < high).count();
+        if count > 0 || rest.len() < ascending.len() {
+            let bar = "#".repeat((count * 50).div_ceil(ascending.len()));
+            println!("  {low:>6.0} to {high:>6.0} ms {count:>6}  {bar}");
+        }
+        rest = &rest[count..];
+        (low, high) = (high, high * 2.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentile_of_a_hundred_values_is_the_nearest_rank() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        let found = [0.0, 0.5, 0.99, 1.0].map(|share| percentile(&values, share));
+        assert_eq!(found, [1.0, 50.0, 99.0, 100.0]);
+    }
+}

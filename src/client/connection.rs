@@ -1,0 +1,245 @@
+//! One TCP connection to one node, for a caller that blocks.
+//!
+//! A thread of its own dials, shakes hands and reads; what it finds goes into the client's channel
+//! as [`Event`]s. The caller's thread writes. Whoever drops the writing half shuts the socket down,
+//! which ends the thread: wherever a half is forgotten (in the channel, too), nothing is left over.
+//! Only a dial that nobody answers keeps its thread for up to [`DIAL_LIMIT`].
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use bytes::Bytes;
+
+use super::roster::{DIAL_LIMIT, LinkId};
+use crate::time::Duration;
+use crate::wire::client::{Request, Response};
+use crate::wire::frame::{self, Decoder, Frame, FrameKind};
+use crate::wire::hello::{Refusal, Welcome};
+use crate::wire::{MAX_CLIENT_FRAME_BYTES, Reader, Writer};
+
+/// How long one write may block: a node that reads nothing must not keep us from the others.
+const WRITE_LIMIT: Duration = Duration::from_millis(5);
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a connection's thread found.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The node accepted; the handshake is under way.
+    Dialled(WriteHalf),
+    /// The node said welcome.
+    Connected(Welcome),
+    /// Some bytes of an answer arrived.
+    Progress,
+    /// An answer arrived.
+    Response(Response),
+    /// The dial failed or the connection is over; why, in a few words. Always the last.
+    Ended(String),
+}
+
+/// The writing half of a socket. Dropping it shuts the socket down in both directions.
+#[derive(Debug)]
+pub(super) struct WriteHalf(TcpStream);
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        // An error says that the other end was faster.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// A connection as the caller's thread sees it, and what is still to be written to it.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    stream: Option<WriteHalf>,
+    unsent: VecDeque<Unsent>,
+}
+
+#[derive(Debug)]
+struct Unsent {
+    request: u64,
+    frame: Bytes,
+    written: usize,
+}
+
+impl Connection {
+    /// Begins to dial: events for `link` will follow.
+    pub(super) fn dial(link: LinkId, address: String, events: Sender<(LinkId, Event)>) -> Self {
+        let thread = thread::Builder::new().name(format!("kv-client-{}", link.0));
+        let reports = events.clone();
+        let spawned = thread.spawn(move || run(link, &address, &reports));
+        if let Err(error) = spawned {
+            // The receiver outlives every connection but while the client is dropped.
+            let _ = events.send((link, Event::Ended(format!("no thread to dial with: {error}"))));
+        }
+        Self::default()
+    }
+
+    /// The handshake began: from now on there is something to write to.
+    pub(super) fn on_dialled(&mut self, stream: WriteHalf) {
+        self.stream = Some(stream);
+    }
+
+    /// Queues a request behind those that are not written yet. False if it never will be, as the
+    /// connection has broken.
+    pub(super) fn queue(&mut self, request: &Request) -> bool {
+        if self.stream.is_none() {
+            return false;
+        }
+        let mut out = Writer::new();
+        frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+        self.unsent.push_back(Unsent { request: request.id, frame: out.into_bytes(), written: 0 });
+        true
+    }
+
+    /// Writes what the socket takes, for at most about [`WRITE_LIMIT`]; whether it took any bytes.
+    ///
+    /// After an error the socket is shut down, and the reading thread reports the end once it has
+    /// read what had arrived. The error is the requests of which no byte was written.
+    pub(super) fn flush(&mut self) -> Result<bool, Vec<u64>> {
+        let mut progress = false;
+        while let (Some(stream), Some(unsent)) = (&mut self.stream, self.unsent.front_mut()) {
+            match stream.0.write(&unsent.frame[unsent.written..]) {
+                Ok(0) => return Err(self.give_up()),
+                Ok(written) => {
+                    unsent.written += written;
+                    progress = true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Ok(progress),
+                Err(_) => return Err(self.give_up()),
+            }
+            if unsent.written == unsent.frame.len() {
+                self.unsent.pop_front();
+            }
+        }
+        Ok(progress)
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    fn give_up(&mut self) -> Vec<u64> {
+        self.stream = None;
+        let unsent = self.unsent.drain(..);
+        unsent.filter(|unsent| unsent.written == 0).map(|unsent| unsent.request).collect()
+    }
+}
+
+/// The connection's thread.
+fn run(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) {
+    let why = match converse(link, address, events) {
+        Ok(()) => "connection closed".to_owned(),
+        Err(error) if is_timeout(&error) => "no answer".to_owned(),
+        Err(error) if error.get_ref().is_some() => error.to_string(),
+        // The kind reads better than the system's text with its number.
+        Err(error) => error.kind().to_string(),
+    };
+    let _ = events.send((link, Event::Ended(why)));
+}
+
+fn converse(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) -> io::Result<()> {
+    let report = |event| events.send((link, event)).is_ok();
+    let mut stream = connect(address)?;
+    if !report(Event::Dialled(WriteHalf(stream.try_clone()?))) {
+        return Ok(());
+    }
+    let mut frames = Frames { decoder: Decoder::new(MAX_CLIENT_FRAME_BYTES), buffer: vec![0; READ_BYTES] };
+    let welcome = shake_hands(&mut stream, &mut frames)?;
+    if !report(Event::Connected(welcome)) {
+        return Ok(());
+    }
+    while let Some(frame) = frames.next(&mut stream, || report(Event::Progress))? {
+        let response = match frame.kind {
+            FrameKind::Response => Response::decode(frame.payload).map_err(nonsense)?,
+            _ => return Err(unexpected(frame)),
+        };
+        if !report(Event::Response(response)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tries every address of a name in turn.
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last_error = io::Error::other("the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, DIAL_LIMIT) {
+            Ok(stream) if stream.local_addr()? == stream.peer_addr()? => {
+                // A free port of this machine, chosen as our own: TCP lets a socket dial itself.
+                last_error = ErrorKind::ConnectionRefused.into();
+            }
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_write_timeout(Some(WRITE_LIMIT))?;
+                return Ok(stream);
+            }
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+fn shake_hands(stream: &mut TcpStream, frames: &mut Frames) -> io::Result<Welcome> {
+    stream.set_read_timeout(Some(DIAL_LIMIT))?;
+    let mut hello = Writer::new();
+    frame::encode(FrameKind::ClientHello, &mut hello, |_| {});
+    stream.write_all(&hello.into_bytes())?;
+    let frame = frames.next(stream, || true)?.ok_or(ErrorKind::ConnectionReset)?;
+    stream.set_read_timeout(None)?;
+    match frame.kind {
+        FrameKind::Welcome => Welcome::decode(&mut Reader::new(frame.payload)).map_err(nonsense),
+        _ => Err(unexpected(frame)),
+    }
+}
+
+/// Frames as they arrive.
+struct Frames {
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+impl Frames {
+    /// The next frame; `None` if the node closed, or if `on_progress`, which is called when a part
+    /// of a frame arrived, says that nobody listens any more.
+    fn next(&mut self, stream: &mut TcpStream, on_progress: impl Fn() -> bool) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.decoder.next().map_err(nonsense)? {
+                return Ok(Some(frame));
+            }
+            if self.decoder.buffered() != 0 && !on_progress() {
+                return Ok(None);
+            }
+            match stream.read(&mut self.buffer) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.decoder.push(&self.buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A frame that is no answer: the node's reason to close, or nothing that belongs here.
+fn unexpected(frame: Frame) -> io::Error {
+    let refusal =
+        (frame.kind == FrameKind::Refusal).then(|| Refusal::decode(&mut Reader::new(frame.payload)));
+    match refusal {
+        Some(Ok(refusal)) => io::Error::other(refusal.message),
+        Some(Err(error)) => nonsense(error),
+        None => io::Error::other(format!("unexpected frame {:?}", frame.kind)),
+    }
+}
+
+fn nonsense(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("it is no node of this version: {error}"))
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

@@ -1,0 +1,96 @@
+//! The session that a client makes for itself: its id, its numbers, and whether it may be closed.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::error::{Error, Identity, UnknownReason};
+use super::roster::LinkId;
+use crate::types::{ClientId, ClusterTime, Sequence};
+
+/// The numbers of one library id. The id is made for the first write, of the cluster's time.
+///
+/// Invariants: numbers are given out once, ascending from 1; every number below `next` has its
+/// answer, or is not below `unanswered`.
+#[derive(Debug)]
+pub(super) struct OwnSession {
+    client: Option<ClientId>,
+    next: Sequence,
+    /// The lowest number whose outcome stayed unknown: somebody may yet ask for it again.
+    unanswered: Option<Sequence>,
+    /// Copies that may yet arrive somewhere though their write has its answer.
+    strays: Vec<(u64, LinkId)>,
+    /// The session must end by itself. If a copy of an answered write is still under way when the
+    /// session is closed, it opens the session again and is applied a second time.
+    never_close: bool,
+}
+
+impl OwnSession {
+    pub(super) fn new() -> Self {
+        Self { client: None, next: Sequence(1), unanswered: None, strays: Vec::new(), never_close: false }
+    }
+
+    pub(super) fn has_id(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// The name of the next write.
+    pub(super) fn next_identity(&mut self, born: ClusterTime, rng: &mut StdRng) -> Identity {
+        let client = self.client.get_or_insert_with(|| ClientId::Library { born, nonce: rng.next_u64() });
+        let sequence = self.next;
+        self.next = sequence.next();
+        Identity { client: client.clone(), sequence }
+    }
+
+    /// Below which number every answer has arrived, as write `sequence` may say.
+    pub(super) fn acknowledged(&self, sequence: Sequence) -> Sequence {
+        self.unanswered.unwrap_or(sequence)
+    }
+
+    /// A write is over; these copies of it have no answer yet.
+    pub(super) fn leave_behind(&mut self, copies: impl Iterator<Item = (u64, LinkId)>) {
+        self.strays.extend(copies);
+    }
+
+    pub(super) fn on_stray_answered(&mut self, request: u64, settles: bool) {
+        let before = self.strays.len();
+        self.strays.retain(|(stray, _)| *stray != request);
+        self.never_close |= !settles && self.strays.len() < before;
+    }
+
+    pub(super) fn on_not_sent(&mut self, request: u64) {
+        self.on_stray_answered(request, true);
+    }
+
+    pub(super) fn on_link_lost(&mut self, link: LinkId) {
+        let before = self.strays.len();
+        self.strays.retain(|(_, stray)| *stray != link);
+        self.never_close |= self.strays.len() < before;
+    }
+
+    /// A copy was lost sight of: it may arrive at any time.
+    pub(super) fn on_copy_lost(&mut self) {
+        self.never_close = true;
+    }
+
+    /// A write ended without a result. A session that is known to be gone is left for a new one.
+    pub(super) fn on_failed(&mut self, error: &Error, identity: Option<&Identity>) {
+        use UnknownReason::{Deadline, LaterRefusal, OutcomeForgotten, SessionExpired};
+        match error {
+            Error::SessionExpired | Error::OutcomeForgotten => *self = Self::new(),
+            Error::Unknown { reason: SessionExpired | OutcomeForgotten, .. } => *self = Self::new(),
+            Error::Unknown { reason: Deadline | LaterRefusal(_), .. } => {
+                self.never_close = true;
+                self.unanswered = self.unanswered.or(identity.map(|identity| identity.sequence));
+            }
+            _ => {}
+        }
+    }
+
+    /// The id, if there may be a session under it that can be closed without harm; it is not used
+    /// again.
+    pub(super) fn take_to_close(&mut self) -> Option<ClientId> {
+        let is_safe = !self.never_close && self.strays.is_empty();
+        let old = is_safe.then(|| std::mem::replace(self, Self::new()))?;
+        old.client
+    }
+}

@@ -1,0 +1,108 @@
+//! Handing leadership over, because a client asks for it or because this node is told to leave
+//! (thesis 3.10).
+
+use super::parking::Arrival;
+use super::{ClientConnection, Replica};
+use crate::raft::TransferError;
+use crate::storage::Disk;
+use crate::time::Instant;
+use crate::types::NodeId;
+use crate::wire::client::{Refused, RequestBody, ResponseBody};
+
+/// Hand-overs that somebody waits for.
+#[derive(Debug, Default)]
+pub(super) struct HandOver {
+    asked: Vec<Asked>,
+    /// To whom Raft was handing over at the end of the last turn.
+    under_way: Option<NodeId>,
+    /// This node is leaving, at this moment at the latest.
+    exit_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    client: ClientConnection,
+    request: u64,
+    to: NodeId,
+}
+
+impl HandOver {
+    /// Notes what Raft does now; whether a hand-over ended since the last turn.
+    pub(super) fn note_transfer(&mut self, now_to: Option<NodeId>) -> bool {
+        let ended = self.under_way.is_some() && now_to.is_none();
+        self.under_way = now_to;
+        ended
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// SIGTERM: hands leadership over if this node leads, so that nobody waits for an election.
+    pub fn begin_hand_over(&mut self, now: Instant) {
+        self.hand_over.exit_at = Some(now + self.raft.config().election_max);
+        let Some(successor) = self.raft.successor() else { return };
+        match self.raft.transfer_leadership(now, successor) {
+            Ok(()) => log::info!("handing over to id={successor} port={}", self.members.port(successor)),
+            Err(error) => log::warn!("leaving without a hand-over: {error}"),
+        }
+    }
+
+    /// After `begin_hand_over`: whether the process may exit now. A leader waits until another
+    /// leads and the writes that it took are answered, for one maximum election timeout at most;
+    /// what is unanswered then stays so, since nobody knows what becomes of it.
+    #[must_use]
+    pub fn may_exit(&self, now: Instant) -> bool {
+        let Some(exit_at) = self.hand_over.exit_at else { return false };
+        let may_leave = if self.raft.leader() == Some(self.own.id) {
+            self.raft.transferring_to().is_none() // it failed, or there is nobody to hand over to
+        } else {
+            self.writes.waiters() == 0 && self.parking.len() == 0 && self.answers.is_empty()
+        };
+        may_leave || now >= exit_at
+    }
+
+    /// When a leaving process must look at `may_exit` again, at the latest.
+    #[must_use]
+    pub fn exit_at(&self) -> Option<Instant> {
+        self.hand_over.exit_at
+    }
+
+    /// A client asks for a hand-over.
+    pub(super) fn on_transfer(&mut self, now: Instant, arrival: Arrival) {
+        let RequestBody::Transfer { to } = arrival.request.body else {
+            unreachable!("only transfers come here");
+        };
+        if to == self.own.id {
+            return self.answer(arrival.client, arrival.request.id, ResponseBody::Transferred);
+        }
+        match self.raft.transfer_leadership(now, to) {
+            Ok(()) => {
+                let asked = Asked { client: arrival.client, request: arrival.request.id, to };
+                self.hand_over.asked.push(asked);
+            }
+            Err(TransferError::NotLeader) => self.refer_to_leader(arrival),
+            Err(error) => {
+                let refused = Refused::TransferFailed(format!("{error}; see `kv_client status`"));
+                self.refuse(arrival.client, arrival.request.id, refused);
+            }
+        }
+    }
+
+    /// Answers those whose hand-over is decided: the target leads, another does, or this node goes
+    /// on leading.
+    pub(super) fn answer_transfers(&mut self) {
+        let leader = self.raft.leader();
+        let under_way = self.raft.transferring_to();
+        let is_open = |asked: &Asked| leader.is_none() || under_way == Some(asked.to);
+        let (open, decided) = std::mem::take(&mut self.hand_over.asked).into_iter().partition(is_open);
+        self.hand_over.asked = open;
+        let decided: Vec<Asked> = decided;
+        for Asked { client, request, to } in decided {
+            if leader == Some(to) {
+                self.answer(client, request, ResponseBody::Transferred);
+            } else {
+                let message = format!("node {to} did not take over in time; see `kv_client status`");
+                self.refuse(client, request, Refused::TransferFailed(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Where the members are, and which boot of each was seen.
+
+use std::collections::BTreeMap;
+
+use crate::types::{BootNumber, NodeId};
+use crate::wire::entry::Configuration;
+use crate::wire::hello::MemberAddress;
+
+/// What links told of the members. Who they are stands in the configuration alone.
+#[derive(Debug)]
+pub(super) struct Members {
+    addresses: BTreeMap<NodeId, String>,
+    boots: BTreeMap<NodeId, BootNumber>,
+    /// Boots that storage has not been told of.
+    new_boots: BTreeMap<NodeId, BootNumber>,
+}
+
+impl Members {
+    /// `boots` as storage recovered them.
+    pub(super) fn new(own: NodeId, own_address: String, boots: Vec<(NodeId, BootNumber)>) -> Self {
+        let addresses = BTreeMap::from([(own, own_address)]);
+        Self { addresses, boots: boots.into_iter().collect(), new_boots: BTreeMap::new() }
+    }
+
+    pub(super) fn on_link_up(&mut self, peer: NodeId, boot: BootNumber, address: &str) {
+        self.addresses.insert(peer, address.to_owned());
+        if self.boots.get(&peer).is_none_or(|seen| *seen < boot) {
+            self.boots.insert(peer, boot);
+            self.new_boots.insert(peer, boot);
+        }
+    }
+
+    /// Takes the boots to be stored with the next write.
+    pub(super) fn take_new_boots(&mut self) -> Vec<(NodeId, BootNumber)> {
+        std::mem::take(&mut self.new_boots).into_iter().collect()
+    }
+
+    /// Where clients reach a member; `None` until a link to it told.
+    pub(super) fn address(&self, id: NodeId) -> Option<MemberAddress> {
+        self.addresses.get(&id).map(|address| MemberAddress { id, address: address.clone() })
+    }
+
+    /// A member's port, for log lines; a question mark until it is known.
+    pub(super) fn port(&self, id: NodeId) -> &str {
+        let port = self.addresses.get(&id).and_then(|address| address.rsplit(':').next());
+        port.unwrap_or("?")
+    }
+
+    /// All members, ids ascending; empty addresses where they are not known.
+    pub(super) fn addresses(&self, configuration: Option<&Configuration>) -> Vec<MemberAddress> {
+        let Some(configuration) = configuration else {
+            return self.addresses.keys().filter_map(|id| self.address(*id)).collect();
+        };
+        let ids = configuration.members().iter().map(|member| member.id);
+        let unknown = |id| MemberAddress { id, address: String::new() };
+        ids.map(|id| self.address(id).unwrap_or_else(|| unknown(id))).collect()
+    }
+}

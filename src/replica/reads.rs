@@ -1,0 +1,78 @@
+//! Reads on their way: from a read index to the state that reflects it.
+
+use std::collections::BTreeMap;
+
+use super::parking::Arrival;
+use crate::raft::ReadState;
+use crate::types::LogIndex;
+
+/// Linearizable reads that are not answered yet (thesis 6.4).
+///
+/// A read passes through three places: `turn`, until the turn ends and all its reads are asked for
+/// as one batch; `asked`, until the leader has confirmed a read index for the batch; `confirmed`,
+/// until that index is applied here.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    turn: Vec<Arrival>,
+    asked: BTreeMap<u64, Vec<Arrival>>,
+    confirmed: BTreeMap<LogIndex, Vec<Arrival>>,
+    last_batch: u64,
+    count: usize,
+}
+
+impl Reads {
+    /// More are refused as busy.
+    pub(super) const MAX_READS: usize = 1 << 16;
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.count >= Self::MAX_READS
+    }
+
+    pub(super) fn push(&mut self, read: Arrival) {
+        self.count += 1;
+        self.turn.push(read);
+    }
+
+    /// Whether a batch is to be asked for.
+    pub(super) fn has_turn(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
+    /// The turn ends: gives the number of the batch to ask for, if there are reads.
+    pub(super) fn begin_batch(&mut self) -> Option<u64> {
+        if self.turn.is_empty() {
+            return None;
+        }
+        self.last_batch += 1;
+        self.asked.insert(self.last_batch, std::mem::take(&mut self.turn));
+        Some(self.last_batch)
+    }
+
+    /// A batch got its read index; gives its reads back if they must be asked for again.
+    pub(super) fn on_read_state(&mut self, state: ReadState) -> Vec<Arrival> {
+        let batch = self.asked.remove(&state.batch).unwrap_or_default();
+        match state.read_index {
+            Some(index) => {
+                self.confirmed.entry(index).or_default().extend(batch);
+                Vec::new()
+            }
+            None => {
+                self.count -= batch.len();
+                batch
+            }
+        }
+    }
+
+    /// Takes the reads that the state at `applied` answers.
+    pub(super) fn take_answerable(&mut self, applied: LogIndex) -> Vec<Arrival> {
+        let later = self.confirmed.split_off(&applied.next());
+        let now = std::mem::replace(&mut self.confirmed, later);
+        let reads: Vec<Arrival> = now.into_values().flatten().collect();
+        self.count -= reads.len();
+        reads
+    }
+}

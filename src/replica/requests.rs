@@ -1,0 +1,243 @@
+//! What becomes of a client's request: answered, referred to the leader, proposed, or parked.
+
+use super::parking::{Arrival, Parking};
+use super::reads::Reads;
+use super::writes::{Waiter, Writes};
+use super::{ClientConnection, Replica, Timer};
+use crate::kv::{self, Applied, Recorded};
+use crate::raft::ProposeError;
+use crate::storage::Disk;
+use crate::time::Instant;
+use crate::timer_wheel::TimerKey;
+use crate::types::{ClusterTime, LogIndex, Revision, Term};
+use crate::wire::Writer;
+use crate::wire::client::{Bound, Command, NodeStatus, Refused, RequestBody, Response, ResponseBody, Write};
+
+impl<D: Disk> Replica<D> {
+    /// Serves a request that has just arrived, or was parked and is looked at again.
+    pub(super) fn serve(&mut self, now: Instant, arrival: Arrival) {
+        match &arrival.request.body {
+            RequestBody::Status => self.answer_status(&arrival),
+            RequestBody::Get { stale: true, .. } | RequestBody::Scan { stale: true, .. } => {
+                self.answer_read(arrival);
+            }
+            _ if !self.may_serve(&arrival) => self.park(now, arrival),
+            RequestBody::Get { .. } | RequestBody::Scan { .. } | RequestBody::ListSessions => {
+                self.on_read(arrival);
+            }
+            _ if !self.leads() => self.refer_to_leader(arrival),
+            RequestBody::Transfer { .. } => self.on_transfer(now, arrival),
+            RequestBody::Write(write) => {
+                let write = write.clone();
+                self.on_write(now, arrival, write);
+            }
+            RequestBody::CloseSession { client } => {
+                let command = Command::CloseSession { client: client.clone() };
+                self.propose(now, arrival, &command);
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.leader() == Some(self.own.id)
+    }
+
+    /// Whether there is a leader to serve this request: one that its client has not found silent.
+    fn may_serve(&self, arrival: &Arrival) -> bool {
+        let Some(leader) = self.raft.leader() else { return false };
+        let is_found_silent = arrival
+            .request
+            .silent_leader
+            .is_some_and(|silent| silent.id == leader && silent.term >= self.raft.term());
+        !is_found_silent || leader == self.own.id
+    }
+
+    /// The request waits for a leader, for as long as it may.
+    pub(super) fn park(&mut self, now: Instant, arrival: Arrival) {
+        if self.parking.is_full() {
+            let busy = "too many requests wait for a leader; try again in a moment".to_owned();
+            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+        }
+        if now >= arrival.leave_at {
+            return self.refuse(arrival.client, arrival.request.id, Refused::NoLeader);
+        }
+        let timer = Timer::Parked { slot: self.parking.vacant() };
+        let key = self.timers.wheel.insert(arrival.leave_at, timer);
+        self.parking.park(arrival, key);
+    }
+
+    /// A parked request's time is over.
+    pub(super) fn on_parking_over(&mut self, slot: usize, timer: TimerKey) {
+        if let Some(arrival) = self.parking.take(slot, timer) {
+            self.refuse(arrival.client, arrival.request.id, Refused::NoLeader);
+        }
+    }
+
+    pub(super) fn refer_to_leader(&mut self, arrival: Arrival) {
+        let leader = self.raft.leader().and_then(|leader| self.members.address(leader));
+        let refused = Refused::NotLeader { term: self.raft.term(), leader };
+        self.refuse(arrival.client, arrival.request.id, refused);
+    }
+
+    fn on_read(&mut self, arrival: Arrival) {
+        if self.reads.is_full() {
+            let busy = "too many reads are under way; try again in a moment".to_owned();
+            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+        }
+        self.reads.push(arrival);
+    }
+
+    /// A write at the leader. Only a recorded result may be answered at once, since that is
+    /// committed; a write that the log holds already is waited for; any other goes into the log,
+    /// and applying it tells what it comes to.
+    fn on_write(&mut self, now: Instant, arrival: Arrival, write: Write) {
+        if let Err(refused) = kv::check_write(&write) {
+            return self.refuse(arrival.client, arrival.request.id, refused);
+        }
+        if let Some(Recorded { revision, outcome }) = self.state.recorded(&write) {
+            let body = ResponseBody::Written { outcome, cached: true };
+            return self.answer_at(arrival.client, arrival.request.id, revision, body);
+        }
+        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
+            return self.wait_for(index, &arrival);
+        }
+        if let Some(index) = self.propose(now, arrival, &Command::Write(write.clone())) {
+            self.writes.on_proposed(index, &write);
+        }
+    }
+
+    fn wait_for(&mut self, index: LogIndex, arrival: &Arrival) {
+        let term = self.raft.log().term_at(index).expect("the entry is in the log");
+        let waiter = Waiter { client: arrival.client, request: arrival.request.id };
+        self.writes.wait_for(index, term, waiter);
+    }
+
+    fn propose(&mut self, now: Instant, arrival: Arrival, command: &Command) -> Option<LogIndex> {
+        if self.writes.is_full() {
+            let busy = "too many writes are under way; try again in a moment".to_owned();
+            self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+            return None;
+        }
+        let mut out = Writer::new();
+        command.encode(&mut out);
+        let stamp = self.clock.read(now, self.state.cluster_time());
+        match self.raft.propose(stamp, out.into_bytes()) {
+            Ok(index) => {
+                self.wait_for(index, &arrival);
+                return Some(index);
+            }
+            Err(ProposeError::NotLeader) => self.refer_to_leader(arrival),
+            Err(ProposeError::Transferring) => self.park(now, arrival),
+            Err(ProposeError::Full) => {
+                let busy = "the log waits for a majority of disks; try again in a moment".to_owned();
+                self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+            }
+        }
+        None
+    }
+
+    /// Applies a committed command and answers who waits for its entry.
+    pub(super) fn apply_command(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        stamp: ClusterTime,
+        command: Command,
+    ) {
+        if let Command::Write(write) = &command {
+            self.writes.on_recorded(write);
+        }
+        let applied = self.state.apply(Revision::from(index), stamp, command);
+        let Some((proposed_in, waiters)) = self.writes.on_applied(index) else { return };
+        let (revision, body) = if proposed_in == term {
+            answer_of(applied, Revision::from(index))
+        } else {
+            (Revision::from(index), ResponseBody::Refused(Refused::LeadershipLost))
+        };
+        for Waiter { client, request } in waiters {
+            self.answer_at(client, request, revision, body.clone());
+        }
+    }
+
+    /// Another leader's entry took the place of one that clients wait for.
+    pub(super) fn refuse_overwritten(&mut self, index: LogIndex) {
+        let Some((_, waiters)) = self.writes.on_applied(index) else { return };
+        for Waiter { client, request } in waiters {
+            self.refuse(client, request, Refused::LeadershipLost);
+        }
+    }
+
+    /// Answers a read from the state as it is: a stale one at once, any other once its read index
+    /// is applied.
+    pub(super) fn answer_read(&mut self, arrival: Arrival) {
+        let body = match arrival.request.body {
+            RequestBody::Get { key, .. } => ResponseBody::Value(self.state.get(&key)),
+            RequestBody::Scan { prefix, after, limit, .. } => {
+                let page = self.state.scan(&prefix, after.as_deref(), limit);
+                ResponseBody::Rows { rows: page.rows, more: page.more }
+            }
+            RequestBody::ListSessions => ResponseBody::Sessions(self.state.sessions()),
+            _ => unreachable!("only reads come here"),
+        };
+        self.answer(arrival.client, arrival.request.id, body);
+    }
+
+    fn answer_status(&mut self, arrival: &Arrival) {
+        let log = self.raft.log();
+        let status = NodeStatus {
+            id: self.own.id,
+            role: self.raft.role_name(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            commit: log.committed(),
+            applied: log.applied(),
+            first_index: log.first_index(),
+            last_index: log.last_index(),
+            fsync: self.own.fsync,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            members: self.member_addresses(),
+            bounds: self.bounds(),
+        };
+        self.answer(arrival.client, arrival.request.id, ResponseBody::Status(Box::new(status)));
+    }
+
+    /// What is bounded here, its present use, and its cap.
+    fn bounds(&self) -> Vec<Bound> {
+        let count = |number: usize| number as u64;
+        let uncommitted_cap = self.raft.config().max_uncommitted_bytes;
+        let own = [
+            ("uncommitted_bytes", self.raft.log().uncommitted_bytes(), uncommitted_cap),
+            ("waiting_writes", self.writes.waiters(), Writes::MAX_WAITERS),
+            ("waiting_reads", self.reads.len(), Reads::MAX_READS),
+            ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
+        ];
+        let own =
+            own.map(|(name, used, cap)| Bound { name: name.to_owned(), used: count(used), cap: count(cap) });
+        own.into_iter().chain(self.state.bounds()).collect()
+    }
+
+    /// Answers at the present revision.
+    pub(super) fn answer(&mut self, client: ClientConnection, request: u64, body: ResponseBody) {
+        self.answer_at(client, request, self.state.revision(), body);
+    }
+
+    pub(super) fn refuse(&mut self, client: ClientConnection, request: u64, refused: Refused) {
+        self.answer(client, request, ResponseBody::Refused(refused));
+    }
+
+    fn answer_at(&mut self, client: ClientConnection, id: u64, revision: Revision, body: ResponseBody) {
+        self.answers.push((client, Response { id, revision, body }));
+    }
+}
+
+/// What a client is told of an applied command; an entry of its own has the entry's revision.
+fn answer_of(applied: Applied, revision: Revision) -> (Revision, ResponseBody) {
+    match applied {
+        Applied::Written { revision, outcome, cached } => {
+            (revision, ResponseBody::Written { outcome, cached })
+        }
+        Applied::Refused(refused) => (revision, ResponseBody::Refused(refused)),
+        Applied::SessionClosed { existed } => (revision, ResponseBody::SessionClosed { existed }),
+        Applied::Expired { .. } => unreachable!("no client waits for an expiry"),
+    }
+}

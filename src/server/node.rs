@@ -1,0 +1,137 @@
+//! One node: its replica and its connections, and what passes between them in a turn.
+//!
+//! Everything is here but the sleep, the clock and the signals, so that a simulator can run the
+//! very same node over its own sockets, disk and time.
+
+use super::message_bus::{Inbound, MessageBus};
+use crate::net::Socket;
+use crate::replica::{Replica, Transport};
+use crate::storage::{Disk, WriteError};
+use crate::time::Instant;
+
+/// Frames of clients in one turn, at most; the rest waits for the next turn.
+const CLIENT_FRAMES_PER_TURN: usize = 4096;
+
+/// A replica and the message bus that serves it.
+pub struct Node<D: Disk, S: Socket> {
+    bus: MessageBus<S>,
+    replica: Replica<D>,
+}
+
+impl<D: Disk, S: Socket> Node<D, S> {
+    /// Puts the two together.
+    pub fn new(bus: MessageBus<S>, replica: Replica<D>) -> Self {
+        Self { bus, replica }
+    }
+
+    /// Where events go.
+    pub fn bus_mut(&mut self) -> &mut MessageBus<S> {
+        &mut self.bus
+    }
+
+    /// The replica, to look at.
+    #[must_use]
+    pub fn replica(&self) -> &Replica<D> {
+        &self.replica
+    }
+
+    /// Whether a turn would find something to do now, without any event.
+    #[must_use]
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.bus.has_work() || self.may_read_clients() || self.replica.has_work(now)
+    }
+
+    /// When the next turn must begin at the latest.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Instant> {
+        let wakes = [self.bus.next_wake(), self.replica.next_wake(), self.replica.exit_at()];
+        wakes.into_iter().flatten().min()
+    }
+
+    /// Reads every connection that may have input, once and within its budget: nodes before
+    /// clients, and who wants to connect last.
+    pub fn read_sockets(&mut self, now: Instant) {
+        self.deliver(now);
+        for _ in 0..self.bus.ready_peers() {
+            self.bus.read_next_peer(now);
+            self.deliver(now);
+        }
+        let mut frames = 0;
+        for _ in 0..self.bus.ready_clients() {
+            if frames >= CLIENT_FRAMES_PER_TURN || !self.may_read_clients() {
+                break;
+            }
+            frames += self.bus.read_next_client(now);
+            self.deliver(now);
+        }
+        self.bus.accept(now);
+        self.deliver(now);
+    }
+
+    /// Fires what is due, sockets first: a leader of whom something is still to be read is alive.
+    pub fn fire_timers(&mut self, now: Instant) {
+        self.bus.fire_timers(now);
+        self.deliver(now);
+        if let Some(leader) = self.replica.leader().filter(|leader| self.bus.has_unread(*leader)) {
+            self.replica.on_unread(now, leader);
+        }
+        if self.replica.next_wake().is_some_and(|wake| wake <= now) {
+            self.replica.tick(now);
+        }
+    }
+
+    /// Lets the replica's effects of this turn happen, in its order. What they make durable about
+    /// the cluster decides from then on who is a member.
+    ///
+    /// # Errors
+    /// A failed write: the process must end.
+    pub fn process_ready(&mut self, now: Instant) -> Result<(), WriteError> {
+        self.replica.process_ready(now, &mut self.bus)?;
+        if let Some(configuration) = self.replica.configuration()
+            && self.bus.configuration() != Some(configuration)
+        {
+            self.bus.set_configuration(configuration);
+        }
+        self.bus.flush();
+        Ok(())
+    }
+
+    /// Closes the sockets of what ended in this turn.
+    pub fn reap(&mut self) {
+        self.bus.reap();
+    }
+
+    /// Begins to leave: a leader hands over.
+    pub fn begin_hand_over(&mut self, now: Instant) {
+        self.replica.begin_hand_over(now);
+    }
+
+    /// Whether it has left.
+    #[must_use]
+    pub fn may_exit(&self, now: Instant) -> bool {
+        self.replica.may_exit(now)
+    }
+
+    fn may_read_clients(&self) -> bool {
+        self.bus.ready_clients() > 0 && self.replica.takes_requests()
+    }
+
+    fn deliver(&mut self, now: Instant) {
+        while let Some(inbound) = self.bus.next_inbound() {
+            match inbound {
+                Inbound::Message(from, message) => self.replica.on_message(now, from, message),
+                Inbound::Request(client, request) => self.replica.on_request(now, client, request),
+                Inbound::ClientHello(client) => self.bus.welcome(client, &self.replica.welcome(now)),
+                Inbound::ClientGone(client) => self.replica.on_client_gone(client),
+                Inbound::LinkUp(node, boot, address) => self.replica.on_link_up(now, node, boot, &address),
+                Inbound::LinkDown(node) => self.replica.on_link_down(now, node),
+                Inbound::PeerDead(node) => self.replica.on_peer_dead(now, node),
+                Inbound::Found(configuration) => {
+                    if self.replica.configuration().is_none() {
+                        self.replica.found(now, configuration);
+                    }
+                }
+            }
+        }
+    }
+}

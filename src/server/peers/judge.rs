@@ -1,0 +1,108 @@
+//! Who may be linked to at all, and why not.
+
+use super::{MAX_GUESTS, Peers};
+use crate::server::config::PeerEntry;
+use crate::wire::entry::{Configuration, Member};
+use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
+
+impl Peers {
+    /// Whether a node may be linked to at all.
+    pub(super) fn judge(&self, entry: Option<usize>, hello: &PeerHello) -> Result<(), Refusal> {
+        let PeerHello { node, incarnation, boot, .. } = hello;
+        if *node == self.identity.node {
+            let message = format!("id {node} is this node's own: give each node its own --id");
+            return Err(refusal(RefusalReason::DuplicateId, message));
+        }
+        self.belongs(hello)?;
+        let member = Member { id: *node, incarnation: *incarnation };
+        if let Some(seen) = self.boots.get(&member).filter(|seen| *seen > boot) {
+            let message = format!(
+                "node {node} comes with boot {boot}, but its boot {seen} was seen already: \
+                 its directory was put back from an old copy, or another process uses a copy of it"
+            );
+            return Err(refusal(RefusalReason::OldBoot, message));
+        }
+        match entry {
+            Some(entry) => self.judge_dialled(entry, member),
+            None => self.judge_guest(member),
+        }
+    }
+
+    fn judge_dialled(&self, entry: usize, member: Member) -> Result<(), Refusal> {
+        let PeerEntry { node: expected, address } = &self.diallers[entry].entry;
+        if let Some(expected) = expected.filter(|expected| *expected != member.id) {
+            let message = format!("--peers says {expected}={address}, but node {} answers there", member.id);
+            return Err(refusal(RefusalReason::Contradiction, message));
+        }
+        let reports = self.diallers.iter().enumerate().filter(|(index, _)| *index != entry);
+        let twin = reports.filter_map(|(_, dialler)| Some((dialler, dialler.report.as_ref()?))).find(
+            |(_, report)| report.member.id == member.id && report.member.incarnation != member.incarnation,
+        );
+        match twin {
+            Some((twin, _)) => {
+                let message = format!(
+                    "id {} is used at {address} and at {}: give each node its own --id",
+                    member.id, twin.entry.address
+                );
+                Err(refusal(RefusalReason::DuplicateId, message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Before the founding anybody may introduce himself, but not everybody.
+    fn judge_guest(&self, member: Member) -> Result<(), Refusal> {
+        let guests = self.handshaken.values().filter(|other| !self.is_believed(other.member())).count();
+        if !self.is_believed(member) && guests >= MAX_GUESTS {
+            return Err(refusal(RefusalReason::Busy, "too many nodes introduce themselves".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether a node's cluster, id and incarnation fit ours.
+    pub(super) fn belongs(&self, hello: &PeerHello) -> Result<(), Refusal> {
+        if let Some(refusal) = cluster_conflict(self.configuration.as_ref(), hello) {
+            return Err(refusal);
+        }
+        let Some(configuration) = &self.configuration else { return Ok(()) };
+        match configuration.member(hello.node) {
+            Some(member) if member.incarnation == hello.incarnation => Ok(()),
+            Some(_) => Err(refusal(
+                RefusalReason::DuplicateId,
+                format!(
+                    "id {} belongs to another data directory: this one is new or another node's; \
+                     start with the directory that the cluster knows",
+                    hello.node
+                ),
+            )),
+            None => Err(refusal(
+                RefusalReason::Stranger,
+                format!("node {} is not a member of cluster {}", hello.node, configuration.cluster),
+            )),
+        }
+    }
+
+    /// Whether a member is in the configuration or, before the founding, was met by a dial of ours.
+    pub(super) fn is_believed(&self, member: Member) -> bool {
+        match &self.configuration {
+            Some(configuration) => configuration.member(member.id) == Some(&member),
+            None => {
+                let mut reports = self.diallers.iter().filter_map(|dialler| dialler.report.as_ref());
+                reports.any(|report| report.member == member)
+            }
+        }
+    }
+}
+
+pub(super) fn refusal(reason: RefusalReason, message: String) -> Refusal {
+    Refusal { reason, message }
+}
+
+/// Nodes of two clusters never talk. A node of none may talk to both.
+pub(super) fn cluster_conflict(configuration: Option<&Configuration>, hello: &PeerHello) -> Option<Refusal> {
+    let (ours, theirs) = (configuration?.cluster, hello.cluster?);
+    (ours != theirs).then(|| {
+        let message = format!("node {} is in cluster {theirs}, this one in cluster {ours}", hello.node);
+        refusal(RefusalReason::WrongCluster, message)
+    })
+}

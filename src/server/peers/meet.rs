@@ -1,0 +1,75 @@
+//! Before the founding: whom this node has met, whom it tells, and when it founds.
+
+use std::collections::BTreeSet;
+
+use rand::RngExt;
+
+use super::{Effect, Peers};
+use crate::server::founding::{self, Report, Verdict};
+use crate::types::ClusterId;
+use crate::wire::entry::{Configuration, Member};
+use crate::wire::hello::PeerHello;
+
+impl Peers {
+    /// An entry that was dialled has answered.
+    pub(super) fn learn(&mut self, entry: usize, hello: &PeerHello) {
+        let dialler = &mut self.diallers[entry];
+        dialler.on_handshake(hello.node);
+        if self.configuration.is_none() {
+            let member = Member { id: hello.node, incarnation: hello.incarnation };
+            dialler.report = Some(Report { member, cluster: hello.cluster, met: hello.met.clone() });
+        }
+    }
+
+    pub(super) fn met(&self) -> BTreeSet<Member> {
+        founding::met(self.identity.member(), &self.entries())
+    }
+
+    fn entries(&self) -> Vec<founding::Entry<'_>> {
+        let others = self.diallers.iter().filter(|dialler| !dialler.is_own());
+        others
+            .map(|dialler| founding::Entry {
+                address: &dialler.entry.address,
+                report: dialler.report.as_ref(),
+                is_refusal: dialler.is_refusal,
+            })
+            .collect()
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        founding::judge(self.identity.member(), &self.identity.advertise, &self.entries())
+    }
+
+    /// Tells everybody whom this node has met, if that has changed.
+    pub(super) fn announce(&mut self) {
+        let met = self.met();
+        if self.configuration.is_none() && met != self.announced {
+            self.announced = met;
+            self.effects.extend(self.handshaken.keys().copied().map(Effect::Hello));
+        }
+    }
+
+    pub(super) fn judge_founding(&mut self) {
+        if self.configuration.is_some() || self.founding {
+            return;
+        }
+        if let Verdict::Found(members) = self.verdict() {
+            let cluster = ClusterId(self.random.random());
+            let configuration =
+                Configuration::new(cluster, members).expect("a list is bounded, its ids differ");
+            self.founding = true;
+            self.effects.push(Effect::Found(configuration));
+        }
+    }
+
+    pub(super) fn tell_founded(&mut self) {
+        let Some(configuration) = &self.configuration else { return };
+        for (node, connection) in &self.links {
+            let link = self.handshaken.get_mut(connection).expect("links are handshaken");
+            if link.hello.cluster.is_none() && !link.told {
+                link.told = true;
+                self.effects.push(Effect::TellFounded(*connection, *node, configuration.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+use super::*;
+use crate::types::ClusterId;
+
+const HEARTBEAT: Duration = Duration::from_millis(30);
+
+fn at(millis: u64) -> Instant {
+    Instant::from_millis(millis)
+}
+
+fn connection(number: u32) -> ConnectionId {
+    ConnectionId { generation: number, slot: number }
+}
+
+fn member(id: u64) -> Member {
+    Member { id: NodeId(id), incarnation: Incarnation(id * 100) }
+}
+
+fn cluster_of(ids: &[u64]) -> Configuration {
+    Configuration::new(ClusterId(9), ids.iter().map(|id| member(*id)).collect()).unwrap()
+}
+
+/// A node of id `own`, with one entry for each of `others`, and nothing to do yet.
+fn peers(own: u64, others: &[u64], configuration: Option<Configuration>) -> Peers {
+    let identity = Identity {
+        node: NodeId(own),
+        incarnation: member(own).incarnation,
+        boot: BootNumber(1),
+        advertise: format!("host:{own}"),
+    };
+    let entries = others.iter().map(|id| PeerEntry { node: None, address: format!("host:{id}") });
+    let mut peers = Peers::new(identity, HEARTBEAT, entries.collect(), configuration, &[], [7; 32]);
+    peers.start();
+    for entry in 0..others.len() {
+        peers.on_dial(entry);
+    }
+    peers.take_effects();
+    peers
+}
+
+fn founded(own: u64) -> Peers {
+    let others: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != own).collect();
+    peers(own, &others, Some(cluster_of(&[1, 2, 3])))
+}
+
+fn hello(id: u64, boot: u64) -> PeerHello {
+    PeerHello {
+        cluster: Some(ClusterId(9)),
+        node: NodeId(id),
+        incarnation: member(id).incarnation,
+        boot: BootNumber(boot),
+        advertise: format!("host:{id}"),
+        met: Vec::new(),
+    }
+}
+
+fn hello_before_founding(id: u64, met: &[u64]) -> PeerHello {
+    let met = met.iter().map(|id| member(*id)).collect();
+    PeerHello { cluster: None, met, ..hello(id, 1) }
+}
+
+fn up(id: u64, boot: u64) -> Effect {
+    Effect::Up(NodeId(id), BootNumber(boot), format!("host:{id}"))
+}
+
+fn reason(result: Result<(), Refusal>) -> RefusalReason {
+    result.unwrap_err().reason
+}
+
+#[test]
+fn two_links_of_the_same_boots_leave_the_one_dialled_by_the_lower_id_in_either_order() {
+    for (own, other, lower_dialled) in [(1, 2, Some(0)), (2, 1, None)] {
+        for lower_first in [true, false] {
+            let mut peers = founded(own);
+            let higher_dialled = if lower_dialled.is_some() { None } else { Some(0) };
+            let (lower, higher) = if lower_first { (1, 2) } else { (2, 1) };
+            let mut links = [(lower, lower_dialled), (higher, higher_dialled)];
+            links.sort_unstable();
+            for (number, entry) in links {
+                peers.on_hello(at(0), connection(number), entry, hello(other, 1)).unwrap();
+            }
+            assert_eq!(peers.link(NodeId(other)), Some(connection(lower)), "{own} {lower_first}");
+            let effects = peers.take_effects();
+            assert!(effects.contains(&Effect::Close(connection(higher))));
+            assert!(!effects.iter().any(|effect| matches!(effect, Effect::Down(_) | Effect::Dead(_))));
+            peers.on_closed(at(1), connection(higher));
+            assert_eq!(peers.take_effects(), [], "a duplicate was not lost");
+        }
+    }
+}
+
+#[test]
+fn second_link_dialled_by_the_same_node_replaces_its_first() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), None, hello(2, 1)).unwrap();
+    peers.on_hello(at(1), connection(2), None, hello(2, 1)).unwrap();
+    assert_eq!(peers.link(NodeId(2)), Some(connection(2)));
+}
+
+#[test]
+fn link_older_than_any_race_gives_way_since_the_other_end_has_lost_it() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_hello(at(3_001), connection(2), None, hello(2, 1)).unwrap();
+    assert_eq!(peers.link(NodeId(2)), Some(connection(2)));
+    let effects = peers.take_effects();
+    assert!(effects.contains(&Effect::Close(connection(1))));
+    assert!(!effects.contains(&Effect::Dead(NodeId(2))));
+}
+
+#[test]
+fn link_of_a_later_boot_wins_and_proves_the_death_of_the_one_before() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.take_effects();
+    peers.on_hello(at(5), connection(2), None, hello(2, 2)).unwrap();
+    let expected = [
+        Effect::Hello(connection(2)),
+        Effect::Down(NodeId(2)),
+        Effect::Dead(NodeId(2)),
+        up(2, 2),
+        Effect::Close(connection(1)),
+    ];
+    assert_eq!(peers.take_effects(), expected);
+}
+
+#[test]
+fn boot_below_one_seen_before_is_refused() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), None, hello(2, 2)).unwrap();
+    assert_eq!(reason(peers.on_hello(at(1), connection(2), None, hello(2, 1))), RefusalReason::OldBoot);
+
+    let boots = [(NodeId(2), BootNumber(5))];
+    let identity = Identity {
+        node: NodeId(1),
+        incarnation: member(1).incarnation,
+        boot: BootNumber(1),
+        advertise: String::new(),
+    };
+    let stored = Some(cluster_of(&[1, 2, 3]));
+    let mut peers = Peers::new(identity, HEARTBEAT, Vec::new(), stored, &boots, [7; 32]);
+    assert_eq!(reason(peers.on_hello(at(0), connection(1), None, hello(2, 4))), RefusalReason::OldBoot);
+    assert_eq!(peers.on_hello(at(0), connection(2), None, hello(2, 5)), Ok(()));
+}
+
+#[test]
+fn stranger_other_incarnation_own_id_and_other_cluster_are_refused() {
+    let mut peers = founded(1);
+    let mut refused = |hello| reason(peers.on_hello(at(0), connection(1), None, hello));
+    assert_eq!(refused(hello(4, 1)), RefusalReason::Stranger);
+    let other = PeerHello { incarnation: Incarnation(7), ..hello(2, 1) };
+    assert_eq!(refused(other.clone()), RefusalReason::DuplicateId);
+    assert_eq!(refused(PeerHello { cluster: None, ..other }), RefusalReason::DuplicateId);
+    assert_eq!(refused(PeerHello { node: NodeId(1), ..hello(2, 1) }), RefusalReason::DuplicateId);
+    let elsewhere = PeerHello { cluster: Some(ClusterId(8)), ..hello(2, 1) };
+    assert_eq!(refused(elsewhere), RefusalReason::WrongCluster);
+}
+
+#[test]
+fn entry_that_names_another_id_is_a_contradiction() {
+    let mut peers = founded(1);
+    peers.diallers[0].entry.node = Some(NodeId(3));
+    let result = peers.on_hello(at(0), connection(1), Some(0), hello(2, 1));
+    assert_eq!(reason(result), RefusalReason::Contradiction);
+}
+
+#[test]
+fn lost_link_is_redialled_at_once_whoever_dialled_it() {
+    for entry in [Some(0), None] {
+        let mut peers = founded(1);
+        // The entry's node is learned by our own dial in any case.
+        peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+        peers.on_hello(at(0), connection(2), entry, hello(2, 1)).unwrap();
+        let link = peers.link(NodeId(2)).unwrap();
+        peers.take_effects();
+        peers.on_closed(at(100), link);
+        assert_eq!(peers.take_effects(), [Effect::Down(NodeId(2)), Effect::Dial(0)]);
+    }
+}
+
+#[test]
+fn redial_that_is_refused_proves_death_once() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_closed(at(100), connection(1));
+    peers.take_effects();
+    for expected in [true, false] {
+        peers.on_dial(0);
+        peers.on_dial_failed(at(100), 0, Failure::Refused);
+        assert_eq!(peers.take_effects().contains(&Effect::Dead(NodeId(2))), expected);
+    }
+}
+
+#[test]
+fn redial_that_is_closed_early_or_silent_proves_nothing() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_closed(at(100), connection(1));
+    peers.take_effects();
+    for failure in [Failure::ClosedEarly, Failure::Other] {
+        peers.on_dial(0);
+        peers.on_dial_failed(at(100), 0, failure);
+        let effects = peers.take_effects();
+        assert!(matches!(effects[..], [Effect::DialAfter(0, _)]), "{effects:?}");
+    }
+}
+
+#[test]
+fn redial_answered_by_the_same_boot_ends_the_suspicion() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_closed(at(100), connection(1));
+    peers.on_dial(0);
+    peers.take_effects();
+    peers.on_hello(at(101), connection(2), Some(0), hello(2, 1)).unwrap();
+    assert_eq!(peers.take_effects(), [up(2, 1)]);
+    peers.on_dial_failed(at(102), 0, Failure::Refused);
+    assert!(!peers.take_effects().contains(&Effect::Dead(NodeId(2))));
+}
+
+#[test]
+fn redial_answered_by_a_later_boot_proves_death() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_closed(at(100), connection(1));
+    peers.take_effects();
+    peers.on_hello(at(101), connection(2), None, hello(2, 2)).unwrap();
+    assert_eq!(peers.take_effects(), [Effect::Hello(connection(2)), Effect::Dead(NodeId(2)), up(2, 2)]);
+}
+
+#[test]
+fn dial_of_an_entry_whose_node_is_linked_already_rests() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_closed(at(100), connection(1));
+    peers.on_dial(0);
+    peers.on_dial_failed(at(100), 0, Failure::Other);
+    peers.on_hello(at(101), connection(2), None, hello(2, 1)).unwrap();
+    peers.take_effects();
+    peers.on_dial_timer(0);
+    assert_eq!(peers.take_effects(), []);
+}
+
+#[test]
+fn lowest_id_founds_once_all_have_been_met_and_report_the_same() {
+    let mut peers = peers(1, &[2, 3], None);
+    peers.on_hello(at(0), connection(1), Some(0), hello_before_founding(2, &[2])).unwrap();
+    peers.on_hello(at(0), connection(2), Some(1), hello_before_founding(3, &[1, 2, 3])).unwrap();
+    let effects = peers.take_effects();
+    assert!(effects.contains(&Effect::Hello(connection(1))), "others are told whom we met: {effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Found(_))));
+    peers.on_hello(at(1), connection(1), None, hello_before_founding(2, &[1, 2, 3])).unwrap();
+    let effects = peers.take_effects();
+    let [Effect::Found(configuration)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(configuration.members(), [member(1), member(2), member(3)]);
+
+    peers.set_configuration(configuration.clone());
+    let told = peers.take_effects().into_iter().filter(|e| matches!(e, Effect::TellFounded(..))).count();
+    assert_eq!(told, 2);
+    assert!(peers.has_untold());
+}
+
+#[test]
+fn node_that_only_dialled_us_is_no_link_until_we_have_met_it_ourselves() {
+    let mut peers = peers(2, &[1], None);
+    peers.on_hello(at(0), connection(1), None, hello_before_founding(1, &[1])).unwrap();
+    assert_eq!(peers.take_effects(), [Effect::Hello(connection(1))]);
+    assert_eq!(peers.link(NodeId(1)), None);
+    peers.on_hello(at(0), connection(2), Some(0), hello_before_founding(1, &[1])).unwrap();
+    assert_eq!(peers.link(NodeId(1)), Some(connection(1)), "dialled by the lower id");
+}
+
+#[test]
+fn guest_that_the_founding_does_not_name_is_dismissed() {
+    let mut peers = peers(1, &[2], None);
+    peers.on_hello(at(0), connection(1), Some(0), hello_before_founding(2, &[1, 2])).unwrap();
+    peers.on_hello(at(0), connection(2), None, hello_before_founding(5, &[1, 5])).unwrap();
+    peers.set_configuration(cluster_of(&[1, 2]));
+    let effects = peers.take_effects();
+    let refused = |e: &Effect| matches!(e, Effect::Refuse(id, _) if *id == connection(2));
+    assert!(effects.iter().any(refused));
+    assert_eq!(peers.link(NodeId(2)), Some(connection(1)));
+}
+
+#[test]
+fn id_met_twice_before_the_founding_is_refused() {
+    let mut peers = peers(1, &[2, 3], None);
+    peers.on_hello(at(0), connection(1), Some(0), hello_before_founding(2, &[2])).unwrap();
+    let twin = PeerHello { incarnation: Incarnation(7), ..hello_before_founding(2, &[]) };
+    let result = peers.on_hello(at(0), connection(2), Some(1), twin);
+    assert_eq!(reason(result), RefusalReason::DuplicateId);
+}
+
+#[test]
+fn entry_that_leads_to_this_node_itself_is_not_waited_for() {
+    let mut peers = peers(1, &[1], None);
+    let own = PeerHello { cluster: None, ..hello(1, 1) };
+    peers.on_hello(at(0), connection(2), None, own.clone()).unwrap();
+    assert_eq!(peers.take_effects(), [Effect::Hello(connection(2))]);
+    peers.on_hello(at(0), connection(1), Some(0), own).unwrap();
+    let effects = peers.take_effects();
+    assert!(matches!(effects[..], [Effect::Close(_), Effect::Found(_)]), "{effects:?}");
+    peers.on_dial_failed(at(1), 0, Failure::ClosedEarly);
+    assert_eq!(peers.take_effects(), [], "and is not dialled again");
+}
+
+#[test]
+fn node_cannot_become_another_one_on_its_link() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    let result = peers.on_hello(at(1), connection(1), None, hello(3, 1));
+    assert_eq!(reason(result), RefusalReason::Malformed);
+}
+
+#[test]
+fn guests_before_the_founding_are_counted() {
+    let mut peers = peers(1, &[2], None);
+    for number in 0..MAX_GUESTS as u32 {
+        let guest = hello_before_founding(100 + u64::from(number), &[]);
+        peers.on_hello(at(0), connection(number), None, guest).unwrap();
+    }
+    let one_more = hello_before_founding(1000, &[]);
+    let result = peers.on_hello(at(0), connection(9999), None, one_more);
+    assert_eq!(reason(result), RefusalReason::Busy);
+}

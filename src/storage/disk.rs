@@ -1,0 +1,229 @@
+//! The directory of one node, as the log sees it, and the real one.
+//!
+//! [`Disk`] is small so that a simulator can bring its own, with all that real disks do wrong.
+//! [`FileDisk`] is the only code of the library that opens a file.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::OpenError;
+
+/// One flat directory of files. Names have no separators.
+///
+/// What an implementation promises, and no more:
+/// - Bytes written to a file are seen by later reads, and survive a crash once [`Disk::sync`] of
+///   that file has succeeded. Until then any part of them may survive, in any order. Bytes that
+///   were durable and are written again with the same values are never lost.
+/// - After a failed `sync` nothing is known of the bytes written since the last one that
+///   succeeded, whatever reads show and later syncs return.
+/// - A created, renamed or removed name survives a crash once [`Disk::sync_dir`] has succeeded.
+/// - An open file stays the same file when it is renamed.
+pub trait Disk {
+    /// An open file.
+    type File;
+
+    /// The names of all files, in any order.
+    fn list(&mut self) -> io::Result<Vec<String>>;
+
+    /// Creates an empty file; an error if one of this name exists.
+    fn create(&mut self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens an existing file for reading and writing.
+    fn open(&mut self, name: &str) -> io::Result<Self::File>;
+
+    /// The size of a file in bytes.
+    fn size(&mut self, file: &Self::File) -> io::Result<u64>;
+
+    /// Reads at most `into.len()` bytes from `offset` on. Gives how many; 0 at the end.
+    fn read_at(&mut self, file: &Self::File, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes at most all of `bytes` at `offset`; a file grows as needed. Gives how many.
+    fn write_at(&mut self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Makes all that was written to a file durable.
+    fn sync(&mut self, file: &Self::File) -> io::Result<()>;
+
+    /// Gives a file another name. A file that has that name already is removed.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    /// Makes all names durable.
+    fn sync_dir(&mut self) -> io::Result<()>;
+
+    /// How many bytes can still be stored.
+    fn free_space(&mut self) -> io::Result<u64>;
+
+    /// Where people find the file of this name, for messages.
+    fn path_of(&self, name: &str) -> String;
+}
+
+/// Reads until `into` is full. A file that ends before is an error.
+pub(super) fn read_exact<D: Disk>(
+    disk: &mut D,
+    file: &D::File,
+    mut offset: u64,
+    mut into: &mut [u8],
+) -> io::Result<()> {
+    while !into.is_empty() {
+        match disk.read_at(file, offset, into) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                offset += count as u64;
+                into = &mut into[count..];
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes until all of `bytes` are written.
+pub(super) fn write_all<D: Disk>(
+    disk: &mut D,
+    file: &D::File,
+    mut offset: u64,
+    mut bytes: &[u8],
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match disk.write_at(file, offset, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                offset += count as u64;
+                bytes = &bytes[count..];
+            }
+            // Interrupted before anything was written: no failure, and nothing to doubt.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The name of the file whose lock says that the directory is in use. It holds the process id.
+const LOCK: &str = "lock";
+
+/// A real directory, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct FileDisk {
+    path: PathBuf,
+    directory: File,
+    _lock: File,
+}
+
+impl FileDisk {
+    /// Opens `path`, creating it (and what lies above it) if missing, and locks it.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] if another process has it open, [`OpenError::Directory`] if it is no
+    /// directory or is not ours to use.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let refused = |cause: io::Error| directory_error(path, &cause);
+        create_durably(path).map_err(refused)?;
+        let directory = File::open(path).map_err(refused)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut lock = options.open(path.join(LOCK)).map_err(refused)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(locked_error(path)),
+            Err(TryLockError::Error(cause)) => return Err(refused(cause)),
+        }
+        lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(refused)?;
+        Ok(Self { path: path.to_owned(), directory, _lock: lock })
+    }
+}
+
+/// Creates the directories that are missing and makes their names durable.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        // A crash may have come between creating it and making that durable. A parent that cannot
+        // be opened is one in which we did not create anything.
+        return File::open(parent).map_or(Ok(()), |parent| parent.sync_all());
+    }
+    create_durably(parent)?;
+    match std::fs::create_dir(path) {
+        // Another node that starts now has the same parent to create.
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    File::open(parent)?.sync_all()
+}
+
+fn directory_error(path: &Path, cause: &io::Error) -> OpenError {
+    let cure = match cause.kind() {
+        io::ErrorKind::PermissionDenied => "run as the user who owns it",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "move the file that is in the way",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
+        io::ErrorKind::ReadOnlyFilesystem => "mount it for writing",
+        _ => "see to the cause",
+    };
+    OpenError::Directory { path: path.display().to_string(), cause: cause.to_string(), cure }
+}
+
+fn locked_error(path: &Path) -> OpenError {
+    let holder = std::fs::read_to_string(path.join(LOCK)).ok();
+    let pid = holder.and_then(|holder| holder.trim().parse().ok());
+    OpenError::Locked { path: path.display().to_string(), pid }
+}
+
+impl Disk for FileDisk {
+    type File = File;
+
+    fn list(&mut self) -> io::Result<Vec<String>> {
+        // A name that is not UTF-8 is none of ours.
+        let names = std::fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        names.filter_map(Result::transpose).collect()
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+    }
+
+    fn size(&mut self, file: &File) -> io::Result<u64> {
+        Ok(file.metadata()?.len())
+    }
+
+    fn read_at(&mut self, file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(file, into, offset)
+    }
+
+    fn write_at(&mut self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        FileExt::write_at(file, bytes, offset)
+    }
+
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        // Sizes are metadata that reading needs, so this stores them too.
+        file.sync_data()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+
+    fn free_space(&mut self) -> io::Result<u64> {
+        let file_system = rustix::fs::fstatvfs(&self.directory)?;
+        Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}

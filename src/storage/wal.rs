@@ -1,0 +1,370 @@
+//! The writing end of the log: one write and one sync a turn.
+//!
+//! Files are prepared before they are needed, since a sync is cheap only when nothing but data
+//! changes: no size, no block, no name. A **spare** is filled with written zeroes in slices of idle
+//! turns. A segment begins as a spare: its header page, the state carried over and the record that
+//! did not fit into the segment before are written and synced, and only then does the file get the
+//! segment's name. So a file with a segment's name always has what it began with, and whatever is
+//! found wrong there is damage, never the trace of a crash.
+
+use std::io;
+
+use super::disk::{self, Disk};
+use super::segment::{
+    Link, PAGE_BYTES, RecordKind, Salt, SegmentHeader, header_checksum, page_ceil, page_floor, put_record,
+    record_bytes,
+};
+use super::state::Durable;
+use super::{Options, WriteError};
+use crate::wire::Writer;
+
+/// A spare segment that is ready.
+pub(super) const SPARE: &str = "spare.wal";
+/// How the names of files end that nothing is in yet: after a crash they are removed.
+pub(super) const UNFINISHED: &str = ".tmp";
+
+const UNFINISHED_SPARE: &str = "spare.tmp";
+const UNFINISHED_LARGE: &str = "large.tmp";
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The name of a segment's file.
+pub(super) fn segment_name(segment: u64) -> String {
+    format!("{segment:010}.wal")
+}
+
+/// The number of the segment in the file of this name, if it is one.
+pub(super) fn segment_number(name: &str) -> Option<u64> {
+    let number = name.strip_suffix(".wal")?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
+/// The end of the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// The checksum of the last record.
+    pub(super) checksum: u32,
+    /// Its number.
+    pub(super) last: u64,
+}
+
+/// The segment that is written to.
+///
+/// Invariant: `tail` is what the page in which `offset` lies holds before `offset`. Every write
+/// begins with it, at the start of that page, so nothing ever has to be read back and what stood
+/// behind the records disappears page by page.
+#[derive(Debug)]
+pub(super) struct Active<F> {
+    /// Its file.
+    pub(super) file: F,
+    /// Its first page.
+    pub(super) header: SegmentHeader,
+    /// Where the next record goes.
+    pub(super) offset: usize,
+    /// The bytes before it, from the start of the page on.
+    pub(super) tail: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Spare<F> {
+    Missing,
+    Filling { file: F, written_bytes: u64 },
+    Ready { file: F },
+}
+
+/// The log's end, open for writing.
+///
+/// Invariants:
+/// - At most one record is unsynced, and only while `append` runs (if syncing is on at all).
+/// - `marked <= synced <= chain.last`, and no record says more than `synced` did when it was made.
+/// - A page for a marker is left at the end of every segment.
+#[derive(Debug)]
+pub(super) struct Wal<F> {
+    options: Options,
+    active: Active<F>,
+    chain: Chain,
+    /// All records up to this number are durable.
+    synced: u64,
+    /// The highest number that the log itself says is durable.
+    marked: u64,
+    spare: Spare<F>,
+}
+
+impl<F> Wal<F> {
+    /// Begins the log of a new directory with its first segment.
+    pub(super) fn found<D: Disk<File = F>>(
+        disk: &mut D,
+        options: Options,
+        durable: &Durable,
+        spare: Option<F>,
+    ) -> Result<Self, WriteError> {
+        let spare = spare.map_or(Spare::Missing, |file| Spare::Ready { file });
+        let mut opening =
+            Opening { options, segment: 1, chain: Chain { checksum: 0, last: 0 }, synced: 0, spare };
+        let (active, chain) = opening.begin(disk, durable, None)?;
+        let synced = if options.sync { chain.last } else { 0 };
+        Ok(Self { options, active, chain, synced, marked: synced, spare: opening.spare })
+    }
+
+    /// Goes on with a log that was read; `synced` is what it proves.
+    pub(super) fn resume(
+        options: Options,
+        active: Active<F>,
+        chain: Chain,
+        synced: u64,
+        spare: Option<F>,
+    ) -> Self {
+        assert!(synced <= chain.last, "record {synced} is durable, but the last is {}", chain.last);
+        let spare = spare.map_or(Spare::Missing, |file| Spare::Ready { file });
+        Self { options, active, chain, synced, marked: synced, spare }
+    }
+
+    /// Writes again, and syncs, the `records` that stand in the active segment from `from` on.
+    ///
+    /// A process before this one may have seen its sync fail. Its bytes are then in the page cache
+    /// and read well, but the kernel holds them for stored: only writing them makes them so.
+    pub(super) fn rewrite<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        from: usize,
+        records: &[u8],
+    ) -> Result<(), WriteError> {
+        assert_eq!(from + records.len(), self.active.offset, "rewriting must end where the records do");
+        let name = segment_name(self.active.header.segment);
+        write(disk, &name, &self.active.file, from, records)?;
+        self.sync_active(disk)
+    }
+
+    /// Appends one record and makes it durable, in the next segment if this one is full.
+    pub(super) fn append<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        durable: &Durable,
+        (kind, payload): (RecordKind, &[u8]),
+    ) -> Result<(), WriteError> {
+        let end = self.active.offset + record_bytes(payload.len());
+        if page_ceil(end) + PAGE_BYTES > self.active.header.size_bytes as usize {
+            return self.roll(disk, durable, (kind, payload));
+        }
+        let start = page_floor(self.active.offset);
+        let mut out = Writer::with_capacity(page_ceil(end) - start);
+        out.put(&self.active.tail);
+        let place = (self.active.header.salt(), self.active.offset);
+        let link =
+            Link { previous: self.chain.checksum, number: self.chain.last + 1, synced_upto: self.synced };
+        let checksum = put_record(&mut out, place, link, kind, payload);
+        let bytes = padded_to_page(out);
+        write(disk, &segment_name(self.active.header.segment), &self.active.file, start, &bytes)?;
+
+        self.active.offset = end;
+        self.active.tail = bytes[page_floor(end) - start..end - start].to_vec();
+        self.chain = Chain { checksum, last: link.number };
+        self.marked = self.synced;
+        self.sync_active(disk)
+    }
+
+    /// Writes a marker, unsynced, unless the log says already what is durable.
+    pub(super) fn mark_synced<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(), WriteError> {
+        if self.marked == self.synced {
+            return Ok(());
+        }
+        let offset = page_ceil(self.active.offset);
+        let mut out = Writer::with_capacity(PAGE_BYTES);
+        let link = Link { previous: self.chain.checksum, number: self.chain.last, synced_upto: self.synced };
+        put_record(&mut out, (self.active.header.salt(), offset), link, RecordKind::Marker, &[]);
+        let page = padded_to_page(out);
+        write(disk, &segment_name(self.active.header.segment), &self.active.file, offset, &page)?;
+        self.marked = self.synced;
+        Ok(())
+    }
+
+    /// Goes on with the spare: writes and syncs at most `budget_bytes` of it. Gives whether it is
+    /// ready.
+    pub(super) fn prepare_spare<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        budget_bytes: u64,
+    ) -> Result<bool, WriteError> {
+        prepare_spare(disk, self.options, &mut self.spare, budget_bytes)
+    }
+
+    fn roll<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        durable: &Durable,
+        record: (RecordKind, &[u8]),
+    ) -> Result<(), WriteError> {
+        let segment = self.active.header.segment + 1;
+        let spare = std::mem::replace(&mut self.spare, Spare::Missing);
+        let mut opening =
+            Opening { options: self.options, segment, chain: self.chain, synced: self.synced, spare };
+        let (active, chain) = opening.begin(disk, durable, Some(record))?;
+        if self.options.sync {
+            (self.synced, self.marked) = (chain.last, chain.last);
+        }
+        (self.active, self.chain, self.spare) = (active, chain, opening.spare);
+        Ok(())
+    }
+
+    fn sync_active<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(), WriteError> {
+        sync(disk, self.options, &segment_name(self.active.header.segment), &self.active.file)?;
+        if self.options.sync {
+            self.synced = self.chain.last;
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of a segment: where the log stands, and the file to be made of.
+struct Opening<F> {
+    options: Options,
+    segment: u64,
+    chain: Chain,
+    synced: u64,
+    spare: Spare<F>,
+}
+
+impl<F> Opening<F> {
+    /// Writes header page, state and `record` into a spare, makes them durable, and then gives the
+    /// file its name. A batch larger than a segment gets a file of its own, as large as it needs.
+    fn begin<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        durable: &Durable,
+        record: Option<(RecordKind, &[u8])>,
+    ) -> Result<(Active<F>, Chain), WriteError> {
+        let state = durable.state.encode();
+        let records: Vec<(RecordKind, &[u8])> =
+            [(RecordKind::State, &state[..])].into_iter().chain(record).collect();
+        let end = PAGE_BYTES + records.iter().map(|(_, payload)| record_bytes(payload.len())).sum::<usize>();
+        let needed_bytes = (page_ceil(end) + PAGE_BYTES) as u64;
+        let size_bytes = needed_bytes.max(self.options.segment_bytes);
+
+        let header = self.header(durable, size_bytes, records.len() as u64);
+        let (mut bytes, chain) = self.encode(&header, &records);
+        let (blank, file) = if needed_bytes <= self.options.segment_bytes {
+            (SPARE, self.take_spare(disk)?)
+        } else {
+            bytes.resize(needed_bytes as usize, 0);
+            (UNFINISHED_LARGE, create(disk, UNFINISHED_LARGE)?)
+        };
+        write(disk, blank, &file, 0, &bytes)?;
+        sync(disk, self.options, blank, &file)?;
+        rename(disk, self.options, blank, &segment_name(self.segment))?;
+        let tail = bytes[page_floor(end)..end].to_vec();
+        Ok((Active { file, header, offset: end, tail }, chain))
+    }
+
+    fn header(&self, durable: &Durable, size_bytes: u64, records: u64) -> SegmentHeader {
+        let last = self.chain.last + records;
+        SegmentHeader {
+            segment: self.segment,
+            size_bytes,
+            node: durable.state.node,
+            incarnation: durable.state.incarnation,
+            first_index: durable.next_index(),
+            first_record: self.chain.last + 1,
+            synced_upto: if self.options.sync { last } else { self.synced },
+            previous: self.chain.checksum,
+            cluster: durable.cluster,
+        }
+    }
+
+    fn encode(&self, header: &SegmentHeader, records: &[(RecordKind, &[u8])]) -> (Vec<u8>, Chain) {
+        let page = header.encode();
+        let mut chain = Chain { checksum: header_checksum(&page), last: self.chain.last };
+        let mut out = Writer::new();
+        out.put(&page);
+        for (kind, payload) in records {
+            let place: (Salt, usize) = (header.salt(), out.len());
+            let link = Link { previous: chain.checksum, number: chain.last + 1, synced_upto: self.synced };
+            chain = Chain { checksum: put_record(&mut out, place, link, *kind, payload), last: link.number };
+        }
+        (padded_to_page(out), chain)
+    }
+
+    fn take_spare<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<F, WriteError> {
+        prepare_spare(disk, self.options, &mut self.spare, u64::MAX)?;
+        match std::mem::replace(&mut self.spare, Spare::Missing) {
+            Spare::Ready { file } => Ok(file),
+            Spare::Missing | Spare::Filling { .. } => unreachable!("without a budget a spare gets ready"),
+        }
+    }
+}
+
+fn prepare_spare<D: Disk>(
+    disk: &mut D,
+    options: Options,
+    spare: &mut Spare<D::File>,
+    budget_bytes: u64,
+) -> Result<bool, WriteError> {
+    let (file, mut written_bytes) = match std::mem::replace(spare, Spare::Missing) {
+        Spare::Missing => (create(disk, UNFINISHED_SPARE)?, 0),
+        Spare::Filling { file, written_bytes } => (file, written_bytes),
+        ready @ Spare::Ready { .. } => {
+            *spare = ready;
+            return Ok(true);
+        }
+    };
+    let upto = options.segment_bytes.min(written_bytes.saturating_add(budget_bytes));
+    while written_bytes < upto {
+        let count = (upto - written_bytes).min(ZEROES.len() as u64);
+        write(disk, UNFINISHED_SPARE, &file, written_bytes as usize, &ZEROES[..count as usize])?;
+        written_bytes += count;
+    }
+    sync(disk, options, UNFINISHED_SPARE, &file)?;
+    let ready = written_bytes == options.segment_bytes;
+    if ready {
+        rename(disk, options, UNFINISHED_SPARE, SPARE)?;
+    }
+    *spare = if ready { Spare::Ready { file } } else { Spare::Filling { file, written_bytes } };
+    Ok(ready)
+}
+
+fn padded_to_page(mut out: Writer) -> Vec<u8> {
+    let padding = page_ceil(out.len()) - out.len();
+    out.put(&ZEROES[..padding]);
+    out.into_bytes().into()
+}
+
+fn create<D: Disk>(disk: &mut D, name: &str) -> Result<D::File, WriteError> {
+    let created = disk.create(name);
+    created.map_err(|cause| failed(disk, "create", name, &cause))
+}
+
+fn write<D: Disk>(
+    disk: &mut D,
+    name: &str,
+    file: &D::File,
+    offset: usize,
+    bytes: &[u8],
+) -> Result<(), WriteError> {
+    let written = disk::write_all(disk, file, offset as u64, bytes);
+    written.map_err(|cause| failed(disk, "write", name, &cause))
+}
+
+pub(super) fn sync<D: Disk>(
+    disk: &mut D,
+    options: Options,
+    name: &str,
+    file: &D::File,
+) -> Result<(), WriteError> {
+    let synced = if options.sync { disk.sync(file) } else { Ok(()) };
+    synced.map_err(|cause| failed(disk, "sync", name, &cause))
+}
+
+/// Makes all names durable.
+pub(super) fn sync_names<D: Disk>(disk: &mut D, options: Options) -> Result<(), WriteError> {
+    let synced = if options.sync { disk.sync_dir() } else { Ok(()) };
+    synced.map_err(|cause| failed(disk, "sync the directory of", SPARE, &cause))
+}
+
+fn rename<D: Disk>(disk: &mut D, options: Options, from: &str, to: &str) -> Result<(), WriteError> {
+    let renamed = disk.rename(from, to);
+    renamed.map_err(|cause| failed(disk, "rename", from, &cause))?;
+    sync_names(disk, options)
+}
+
+/// The error that ends the process.
+pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, cause: &io::Error) -> WriteError {
+    WriteError { action, path: disk.path_of(name), cause: cause.to_string() }
+}

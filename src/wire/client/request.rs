@@ -1,0 +1,160 @@
+//! What clients ask.
+
+use bytes::Bytes;
+
+use super::command::{Write, decode_client, encode_client};
+use super::key;
+use crate::types::{ClientId, NodeId, Term};
+use crate::wire::MAX_KEY_BYTES;
+use crate::wire::codec::{DecodeError, Reader, Writer};
+
+/// One request of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The client's number for this request on this connection; the answer carries it.
+    pub id: u64,
+    /// How long the client will still wait, in milliseconds.
+    pub time_left_ms: u32,
+    /// A leader that the client found silent: do not send it back there.
+    pub silent_leader: Option<SilentLeader>,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// A leader that did not answer, as far as the client knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SilentLeader {
+    /// The silent node.
+    pub id: NodeId,
+    /// The term in which it led.
+    pub term: Term,
+}
+
+/// What a request asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestBody {
+    /// A write, applied exactly once however often it is sent. Only the leader takes it.
+    Write(Write),
+    /// One key's value. Linearizable, or what the asked node has if `stale`.
+    Get {
+        /// The key, 1 byte to 4 KiB.
+        key: Bytes,
+        /// Answer at once from the node's own state.
+        stale: bool,
+    },
+    /// The rows whose keys begin with a prefix, in byte order of the keys.
+    Scan {
+        /// The prefix, 0 bytes to 4 KiB.
+        prefix: Bytes,
+        /// Only keys above this one: the last key of the page before.
+        after: Option<Bytes>,
+        /// At most this many rows (and never more than [`super::MAX_SCAN_ROWS`]).
+        limit: u32,
+        /// Answer at once from the node's own state.
+        stale: bool,
+    },
+    /// The asked node's own view.
+    Status,
+    /// Hand leadership over. Only the leader takes it.
+    Transfer {
+        /// The node that shall lead.
+        to: NodeId,
+    },
+    /// The named sessions. Linearizable.
+    ListSessions,
+    /// Forget a session. Only the leader takes it. Safe to repeat.
+    CloseSession {
+        /// The session's owner.
+        client: ClientId,
+    },
+}
+
+/// Why a payload is no request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// The request's id, if it could still be read: then there is somebody to answer.
+    pub id: Option<u64>,
+    /// What is wrong.
+    pub error: DecodeError,
+}
+
+impl Request {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.id);
+        out.u32(self.time_left_ms);
+        out.option(self.silent_leader, |out, silent| {
+            out.u64(silent.id.0);
+            out.u64(silent.term.0);
+        });
+        self.body.encode(out);
+    }
+
+    /// Takes the encoding of exactly one request.
+    pub fn decode(payload: Bytes) -> Result<Self, RequestError> {
+        let mut bytes = Reader::new(payload);
+        let id = bytes.u64().map_err(|error| RequestError { id: None, error })?;
+        Self::decode_after_id(id, bytes).map_err(|error| RequestError { id: Some(id), error })
+    }
+
+    fn decode_after_id(id: u64, mut bytes: Reader) -> Result<Self, DecodeError> {
+        let time_left_ms = bytes.u32()?;
+        let silent_leader = bytes.option("silent leader", |bytes| {
+            Ok(SilentLeader { id: NodeId(bytes.u64()?), term: Term(bytes.u64()?) })
+        })?;
+        let body = RequestBody::decode(&mut bytes)?;
+        bytes.finish()?;
+        Ok(Self { id, time_left_ms, silent_leader, body })
+    }
+}
+
+impl RequestBody {
+    fn encode(&self, out: &mut Writer) {
+        match self {
+            RequestBody::Write(write) => {
+                out.u8(1);
+                write.encode(out);
+            }
+            RequestBody::Get { key, stale } => {
+                out.u8(2);
+                out.byte_string(key);
+                out.bool(*stale);
+            }
+            RequestBody::Scan { prefix, after, limit, stale } => {
+                out.u8(3);
+                out.byte_string(prefix);
+                out.option(after.as_ref(), |out, key| out.byte_string(key));
+                out.u32(*limit);
+                out.bool(*stale);
+            }
+            RequestBody::Status => out.u8(4),
+            RequestBody::Transfer { to } => {
+                out.u8(5);
+                out.u64(to.0);
+            }
+            RequestBody::ListSessions => out.u8(6),
+            RequestBody::CloseSession { client } => {
+                out.u8(7);
+                encode_client(client, out);
+            }
+        }
+    }
+
+    fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match bytes.u8()? {
+            1 => RequestBody::Write(Write::decode(bytes)?),
+            2 => RequestBody::Get { key: key(bytes)?, stale: bytes.bool("stale")? },
+            3 => RequestBody::Scan {
+                prefix: bytes.byte_string("prefix", MAX_KEY_BYTES)?,
+                after: bytes.option("after", key)?,
+                limit: bytes.u32()?,
+                stale: bytes.bool("stale")?,
+            },
+            4 => RequestBody::Status,
+            5 => RequestBody::Transfer { to: NodeId(bytes.u64()?) },
+            6 => RequestBody::ListSessions,
+            7 => RequestBody::CloseSession { client: decode_client(bytes)? },
+            tag => return Err(DecodeError::UnknownTag { what: "request type", tag }),
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! `kv_client`: every word and every exit status that scripts rely on.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::{Command, Output, Stdio};
+
+use kvstore::wire::client::Refused;
+
+use crate::fake_node::{FakeNode, Reaction, Store, address, listener, refuse};
+
+fn command(address: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
+    command.args(["--endpoints", address]).stdin(Stdio::null());
+    command
+}
+
+fn run<A: AsRef<OsStr>>(address: &str, arguments: &[A]) -> Output {
+    command(address).args(arguments).output().unwrap()
+}
+
+/// Runs a line of words and gives its status, stdout and stderr.
+fn line(address: &str, words: &str) -> (i32, String, String) {
+    let output = run(address, &words.split(' ').collect::<Vec<_>>());
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Checks a script of lines: `arguments => status stdout`.
+fn check(address: &str, script: &str) {
+    for step in script.lines().map(str::trim).filter(|step| !step.is_empty()) {
+        let (words, expected) = step.split_once(" => ").expect("arguments => status stdout");
+        let (status, stdout, stderr) = line(address, words);
+        let stdout = stdout.replace('\n', "$").replace('\t', "^");
+        assert_eq!(format!("{status} {stdout}").trim_end(), expected, "{words}: {stderr}");
+    }
+}
+
+#[test]
+fn commands_print_their_words_and_exit_as_promised() {
+    let node = Store::node();
+    check(
+        &node.address,
+        r"
+        put colour blue => 0 OK$
+        get colour => 0 blue$
+        get colour --raw => 0 blue
+        get --stale colour => 0 blue$
+        get nothing => 1
+        put -- -k -v => 0 OK$
+        get -- -k => 0 -v$
+        put minus -5 => 0 OK$
+        --client-id c --seq 1 put a 1 => 0 OK$
+        --client-id c --seq 1 put a 1 => 0 OK (cached)$
+        put a 1 --seq 1 --client-id c => 0 OK (cached)$
+        cas colour blue red => 0 OK$
+        cas colour blue green => 1 mismatch: current value is red$
+        cas nothing x y => 1 mismatch: key not found$
+        cas --absent fresh new => 0 OK$
+        cas --absent fresh newer => 1 mismatch: current value is new$
+        delete fresh => 0 OK$
+        delete fresh => 1
+        transfer 1 => 0 OK$
+        session list => 0 NAME  LAST SEQ  KEPT RESULTS  LAST WRITE$c     1         1             14$
+        session close c => 0 OK$
+        scan => 0 -k^-v$a^1$colour^red$minus^-5$
+        scan --limit 3 => 0 -k^-v$a^1$colour^red$
+        scan co => 0 colour^red$
+        scan x => 0
+        ",
+    );
+}
+
+#[test]
+fn scan_over_several_revisions_says_so_on_stderr() {
+    let node = Store::node();
+    check(&node.address, "put a 1 => 0 OK$\nput b 2 => 0 OK$\nput c 3 => 0 OK$");
+    let (status, stdout, stderr) = line(&node.address, "scan");
+    assert_eq!((status, stdout.as_str()), (0, "a\t1\nb\t2\nc\t3\n"));
+    assert!(stderr.contains("between revisions 14 and 15"), "{stderr}");
+    assert_eq!(line(&node.address, "scan a").2, "", "one page, one revision");
+}
+
+#[test]
+fn json_gives_one_object_a_line_with_the_promised_fields() {
+    let node = Store::node();
+    check(
+        &node.address,
+        r#"
+        --json put k v => 0 {"attempts":1,"cached":false,"node":1,"ok":true,"revision":11}$
+        --json get k => 0 {"attempts":1,"node":1,"ok":true,"revision":11,"value":"v"}$
+        --json get x => 1 {"attempts":1,"error":"not_found","message":"key not found","node":1,"ok":false,"revision":11}$
+        --json scan => 0 {"attempts":1,"key":"k","node":1,"ok":true,"revision":12,"value":"v"}$
+        "#,
+    );
+    let (status, stdout, _) = line(&node.address, "--json cas k x y");
+    let object: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((status, &object["error"], &object["value"]), (1, &"mismatch".into(), &"v".into()));
+    let (_, stdout, _) = line(&node.address, "--json status");
+    let object: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&object["leader"], &object["term"]), (&1.into(), &5.into()));
+    let first = &object["nodes"][0];
+    assert_eq!(
+        (&first["role"], &first["reachable"], &first["lag"]),
+        (&"leader".into(), &true.into(), &1.into())
+    );
+}
+
+#[test]
+fn status_is_a_table_that_lines_up() {
+    let node = Store::node();
+    let (status, stdout, _) = line(&node.address, "status");
+    let address = &node.address;
+    let expected = format!(
+        "ID  ADDRESS          ROLE    TERM  LEADER  COMMIT  APPLIED  LAST  LAG  VERSION\n\
+         1   {address}  leader  5     1       12      11       13    1    0.1.0\n"
+    );
+    assert_eq!((status, stdout), (0, expected));
+}
+
+#[test]
+fn bytes_that_are_no_text_pass_through() {
+    let node = Store::node();
+    let raw = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let put = [raw(b"put"), raw(b"\xff\x01"), raw(b"\xfe")];
+    assert!(run(&node.address, &put).status.success());
+    let get = run(&node.address, &[raw(b"get"), raw(b"\xff\x01")]);
+    assert_eq!(get.stdout, b"\xfe\n");
+    let json = run(
+        &node.address,
+        &[OsStr::from_bytes(b"--json"), OsStr::new("get"), OsStr::from_bytes(b"\xff\x01")],
+    );
+    assert!(String::from_utf8(json.stdout).unwrap().contains(r#""value_hex":"fe""#));
+}
+
+#[test]
+fn put_of_a_dash_reads_standard_input() {
+    let node = Store::node();
+    let mut put = command(&node.address);
+    let mut put = put.args(["put", "k", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    put.stdin.take().unwrap().write_all(b"two\nlines").unwrap();
+    assert_eq!(put.wait_with_output().unwrap().stdout, b"OK\n");
+    assert_eq!(run(&node.address, &["get", "--raw", "k"]).stdout, b"two\nlines");
+}
+
+#[test]
+fn wrong_usage_exits_2_with_one_line() {
+    for words in ["put k", "cas k v", "--seq 1 put k v", "--client-id c --seq 1 get k", "frobnicate"] {
+        let (status, stdout, stderr) = line("127.0.0.1:15000", words);
+        assert_eq!((status, stdout.as_str(), stderr.lines().count()), (2, "", 1), "{words}: {stderr}");
+        assert!(stderr.starts_with("kv_client: "), "{stderr}");
+    }
+    let empty_key = run("127.0.0.1:15000", &["put", "", "v"]);
+    assert_eq!(empty_key.status.code(), Some(2));
+}
+
+#[test]
+fn refusals_that_are_definite_exit_4_with_one_line() {
+    let store = Store::node();
+    let large = "v".repeat(100_000);
+    let mut too_large = command(&store.address);
+    let too_large = too_large.args(["put".to_owned(), "k".repeat(4_097), large]).output().unwrap();
+    assert_eq!(too_large.status.code(), Some(4));
+    check(&store.address, "--client-id c --seq 1 put a 1 => 0 OK$");
+    let (status, _, stderr) = line(&store.address, "--client-id c --seq 1 put a 2");
+    assert!(status == 4 && stderr.contains("seq reused"), "{stderr}");
+    assert_eq!(line(&store.address, "transfer 7").0, 4);
+    let busy = FakeNode::alone(Box::new(|_| refuse(Refused::Busy("too many sessions: close some".into()))));
+    let (status, _, stderr) = line(&busy.address, "--timeout-ms 300 put k v");
+    assert_eq!((status, stderr.as_str()), (4, "kv_client: busy: too many sessions: close some\n"));
+    let dead = address(&listener());
+    let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 --json put k v");
+    assert!(status == 4 && stdout.contains(r#""error":"unreachable""#), "{stdout}");
+    assert_eq!(stderr.lines().count(), 1);
+}
+
+#[test]
+fn unknown_outcome_exits_3_and_can_be_asked_about_as_the_message_says() {
+    let mut answers = 0;
+    let mut store = Store::default();
+    // Applies the first write but never says so.
+    let node = FakeNode::alone(Box::new(move |request| {
+        answers += 1;
+        let reaction = store.react(&request.body);
+        if answers == 1 { Reaction::Silence } else { reaction }
+    }));
+    let (status, _, stderr) = line(&node.address, "--timeout-ms 300 put k v");
+    assert_eq!((status, stderr.lines().count()), (3, 1), "{stderr}");
+    let (_, again) = stderr.trim().split_once("same command with ").expect("it says how to ask again");
+    assert!(again.starts_with("--client-id library:"), "{again}");
+    assert_eq!(line(&node.address, &format!("{again} put k v")).1, "OK (cached)\n");
+}
+
+#[test]
+fn reader_that_leaves_early_ends_the_output_quietly() {
+    let node = Store::node();
+    let value = "v".repeat(100_000);
+    for key in ["a", "b", "c", "d"] {
+        assert!(run(&node.address, &["put", key, &value]).status.success());
+    }
+    let mut scan = command(&node.address);
+    let mut scan = scan.arg("scan").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(scan.stdout.take());
+    let mut stderr = String::new();
+    scan.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((scan.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}

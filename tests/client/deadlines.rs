@@ -1,0 +1,98 @@
+//! A call ends at its deadline, whatever the nodes do.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use kvstore::client::{Client, Error, Options};
+use socket2::{Domain, Socket, Type};
+
+use crate::fake_node::{FakeNode, Reaction, address, listener};
+
+const TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Runs a call that must fail, and checks that it took its time but not a tenth more.
+fn error_in_time(endpoints: &[String]) -> Error {
+    let options = Options::new(endpoints.to_vec()).with_timeout(TIMEOUT);
+    let mut client = Client::connect(options).unwrap();
+    let began = Instant::now();
+    let result = client.put("k", "v");
+    let took = began.elapsed();
+    assert!(TIMEOUT <= took && took <= TIMEOUT.mul_f64(1.1), "it took {took:?}");
+    result.expect_err("nobody answers")
+}
+
+/// A port on which dials get no answer at all: its queue of connections is full. The sockets keep
+/// it so.
+fn black_hole() -> (Socket, Vec<Socket>, String) {
+    let free = listener();
+    let local = free.local_addr().unwrap();
+    drop(free);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&local.into()).unwrap();
+    socket.listen(0).unwrap();
+    let dial = || {
+        let dialler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        dialler.set_nonblocking(true).unwrap();
+        let _ = dialler.connect(&local.into());
+        dialler
+    };
+    let fillers = (0..8).map(|_| dial()).collect();
+    let probe = TcpStream::connect_timeout(&local, Duration::from_millis(200));
+    assert!(probe.is_err(), "the queue is not full");
+    (socket, fillers, local.to_string())
+}
+
+/// A port that accepts connections and never says a word, like that of a stopped process.
+fn stopped() -> (TcpListener, String) {
+    let listener = listener();
+    let address = address(&listener);
+    (listener, address)
+}
+
+#[test]
+fn deadline_with_all_nodes_dead_is_kept_and_definite() {
+    let endpoints: Vec<String> = (0..3).map(|_| address(&listener())).collect();
+    let error = error_in_time(&endpoints);
+    assert!(matches!(&error, Error::Unreachable(why) if why.contains("connection refused")), "{error}");
+}
+
+#[test]
+fn deadline_with_all_nodes_stopped_or_unreachable_is_kept_and_definite() {
+    let (stopped, hole) = (stopped(), black_hole());
+    let error = error_in_time(&[stopped.1, hole.2]);
+    assert!(matches!(&error, Error::Unreachable(why) if why.contains("no answer")), "{error}");
+}
+
+#[test]
+fn deadline_with_a_node_that_never_answers_is_kept_and_unknown() {
+    let node = FakeNode::alone(Box::new(|_| Reaction::Silence));
+    let hole = black_hole();
+    let error = error_in_time(&[node.address, hole.2]);
+    assert!(!error.is_definite(), "{error}");
+}
+
+#[test]
+fn deadline_with_a_node_that_stops_reading_is_kept_though_its_socket_fills() {
+    let node = FakeNode::alone(Box::new(|_| Reaction::StopReading));
+    // Shorter than a silent connection is kept, so that every write goes into the same one; five
+    // of the largest are more than the system's buffers take.
+    let timeout = Duration::from_millis(700);
+    let mut client = Client::connect(Options::new([node.address]).with_timeout(timeout)).unwrap();
+    let largest = vec![0; 1 << 20];
+    for _ in 0..5 {
+        let began = Instant::now();
+        let error = client.compare_and_set("k", Some(&largest), &largest).unwrap_err();
+        assert!(!error.is_definite(), "{error}");
+        assert!(began.elapsed() <= timeout.mul_f64(1.1), "it took {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn read_from_a_silent_node_is_definite_at_its_deadline() {
+    let node = FakeNode::alone(Box::new(|_| Reaction::Silence));
+    let options = Options::new([node.address]).with_timeout(TIMEOUT);
+    let began = Instant::now();
+    assert_eq!(Client::connect(options).unwrap().get("k"), Err(Error::TimedOut));
+    assert!(began.elapsed() <= TIMEOUT.mul_f64(1.1));
+}

@@ -1,0 +1,104 @@
+//! What a client does when its leader goes away in the middle.
+
+use std::thread;
+use std::time::Duration;
+
+use kvstore::client::{Client, Error, Options};
+use kvstore::types::{ClientId, NodeId, Sequence, Term};
+use kvstore::wire::client::{Refused, Request, RequestBody, SilentLeader, Write};
+use kvstore::wire::hello::MemberAddress;
+
+use crate::fake_node::{FakeNode, Reaction, refuse, written};
+
+const PATIENT: Duration = Duration::from_secs(30);
+
+fn write_of(request: Request) -> Write {
+    match request.body {
+        RequestBody::Write(write) => write,
+        other => panic!("not a write: {other:?}"),
+    }
+}
+
+#[test]
+fn leader_that_dies_in_mid_request_costs_an_attempt_and_the_write_keeps_its_name() {
+    let nodes = FakeNode::cluster(vec![
+        Box::new(|_| Reaction::Die),
+        Box::new(|_| written(11)),
+        Box::new(|_| Reaction::Silence),
+    ]);
+    let mut client = Client::connect(Options::new([nodes[2].address.clone()]).with_timeout(PATIENT)).unwrap();
+    let reply = client.put("k", "v").unwrap();
+    assert_eq!(reply.node, NodeId(2), "learned from node 3's welcome");
+    assert!(2 <= reply.attempts);
+    let at_leader = nodes[0].requests.recv().unwrap();
+    let at_other = nodes[1].requests.recv().unwrap();
+    assert_eq!(at_leader.silent_leader, None);
+    assert_eq!(at_other.silent_leader, Some(SilentLeader { id: NodeId(1), term: Term(5) }));
+    assert_eq!(write_of(at_leader), write_of(at_other));
+}
+
+#[test]
+fn silent_leader_is_passed_over_and_the_next_write_goes_to_the_new_one() {
+    let nodes = FakeNode::cluster(vec![Box::new(|_| Reaction::Silence), Box::new(|_| written(11))]);
+    let options = Options::new([nodes[0].address.clone()]).with_timeout(PATIENT);
+    let mut client = Client::connect(options).unwrap();
+    assert_eq!(client.put("k", "v").unwrap().node, NodeId(2));
+    let second = client.put("k", "w").unwrap();
+    assert_eq!((second.node, second.attempts), (NodeId(2), 1));
+}
+
+#[test]
+fn redirect_leads_to_an_address_that_nobody_told_before() {
+    let leader = FakeNode::alone(Box::new(|_| written(11)));
+    let hint = MemberAddress { id: NodeId(9), address: leader.address.clone() };
+    let follower = FakeNode::alone(Box::new(move |_| {
+        refuse(Refused::NotLeader { term: Term(6), leader: Some(hint.clone()) })
+    }));
+    let options = Options::new([follower.address.clone()]).with_timeout(PATIENT);
+    let reply = Client::connect(options).unwrap().put("k", "v").unwrap();
+    assert_eq!(reply.attempts, 2);
+    let (first, second) = (follower.requests.recv().unwrap(), leader.requests.recv().unwrap());
+    assert_eq!(write_of(first), write_of(second));
+}
+
+#[test]
+fn client_that_leaves_closes_its_session_and_its_connection() {
+    let node = FakeNode::alone(Box::new(|_| written(11)));
+    let mut client = Client::connect(Options::new([node.address.clone()])).unwrap();
+    client.put("k", "v").unwrap();
+    client.put("k", "w").unwrap();
+    drop(client);
+    let (first, second) = (write_of(node.requests.recv().unwrap()), write_of(node.requests.recv().unwrap()));
+    assert!(matches!(first.client, ClientId::Library { .. }));
+    assert_eq!((first.sequence, first.acknowledged), (Sequence(1), Sequence(1)));
+    assert_eq!((second.sequence, second.acknowledged), (Sequence(2), Sequence(2)));
+    let last = node.requests.recv().unwrap();
+    assert_eq!(last.body, RequestBody::CloseSession { client: first.client });
+    node.ends.recv_timeout(PATIENT).expect("the connection ends");
+}
+
+#[test]
+fn client_dropped_in_doubt_leaves_its_session_open() {
+    let node = FakeNode::alone(Box::new(|_| Reaction::Silence));
+    let options = Options::new([node.address.clone()]).with_timeout(Duration::from_millis(300));
+    let mut client = Client::connect(options).unwrap();
+    let error = client.put("k", "v").unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+    drop(client);
+    node.ends.recv_timeout(PATIENT).expect("the connection ends");
+    assert_eq!(node.requests.try_iter().count(), 1, "the write alone, no close of its session");
+}
+
+#[test]
+fn largest_value_passes_a_node_that_reads_slowly() {
+    let node = FakeNode::alone(Box::new(|_| {
+        thread::sleep(Duration::from_millis(20)); // the node's slowness is the point here
+        written(11)
+    }));
+    let options = Options::new([node.address.clone()]).with_timeout(PATIENT);
+    let mut client = Client::connect(options).unwrap();
+    client.compare_and_set("k", Some(&vec![1; 1 << 20]), vec![2; 1 << 20]).unwrap();
+    let error = client.put("k", vec![0; (1 << 20) + 1]).unwrap_err();
+    assert!(matches!(error, Error::TooLarge(_)), "{error}");
+    assert_eq!(node.requests.try_iter().count(), 1, "what is too large is not sent");
+}

@@ -1,0 +1,286 @@
+//! Nodes that speak the protocol and do as a test tells them.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bytes::Bytes;
+use kvstore::types::{ClientId, ClusterId, ClusterTime, LogIndex, NodeId, Revision, Sequence, Term};
+use kvstore::wire::client::{
+    NodeStatus, Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, RoleName,
+    SessionInfo,
+};
+use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
+use kvstore::wire::hello::{MemberAddress, Welcome};
+use kvstore::wire::{MAX_CLIENT_FRAME_BYTES, Writer};
+
+/// What a node does with a request.
+pub(crate) enum Reaction {
+    /// Answers, at this revision.
+    Answer(u64, ResponseBody),
+    /// Says nothing.
+    Silence,
+    /// Closes the connection, and from then on every other without a word, as a dying process.
+    Die,
+    /// Reads nothing more from this connection, and keeps it open.
+    StopReading,
+}
+
+/// What a node does with each request.
+pub(crate) type Script = Box<dyn FnMut(&Request) -> Reaction + Send>;
+
+/// A refusal as a reaction.
+pub(crate) fn refuse(refused: Refused) -> Reaction {
+    Reaction::Answer(10, ResponseBody::Refused(refused))
+}
+
+/// A write that was just applied.
+pub(crate) fn written(revision: u64) -> Reaction {
+    Reaction::Answer(revision, ResponseBody::Written { outcome: Outcome::Done, cached: false })
+}
+
+/// A listener on a port that was free, between 15000 and 30000.
+pub(crate) fn listener() -> TcpListener {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 15_000 + (std::process::id() % 149) as u16 * 100;
+    loop {
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener;
+        }
+    }
+}
+
+/// The address of a listener, as an endpoint.
+pub(crate) fn address(listener: &TcpListener) -> String {
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A running node. It ends with the test's process.
+pub(crate) struct FakeNode {
+    /// Where it listens.
+    pub(crate) address: String,
+    /// What it was sent.
+    pub(crate) requests: Receiver<Request>,
+    /// One message for each connection that ended.
+    pub(crate) ends: Receiver<()>,
+}
+
+impl FakeNode {
+    /// Starts nodes 1, 2, ... with one script each; node 1 is the leader of term 5.
+    pub(crate) fn cluster(scripts: Vec<Script>) -> Vec<FakeNode> {
+        let listeners: Vec<TcpListener> = scripts.iter().map(|_| listener()).collect();
+        let ids = (1..).map(NodeId);
+        let members: Vec<MemberAddress> = ids
+            .zip(&listeners)
+            .map(|(id, listener)| MemberAddress { id, address: address(listener) })
+            .collect();
+        let nodes = members.iter().zip(listeners).zip(scripts);
+        let start = |((member, listener), script): ((&MemberAddress, TcpListener), Script)| {
+            FakeNode::start(member.id, listener, members.clone(), script)
+        };
+        nodes.map(start).collect()
+    }
+
+    /// Starts one node, the leader of a cluster of one.
+    pub(crate) fn alone(script: Script) -> FakeNode {
+        FakeNode::cluster(vec![script]).remove(0)
+    }
+
+    fn start(id: NodeId, listener: TcpListener, members: Vec<MemberAddress>, script: Script) -> FakeNode {
+        let address = address(&listener);
+        let (log, requests) = mpsc::channel();
+        let (ended, ends) = mpsc::channel();
+        let script = Arc::new((Mutex::new(script), AtomicBool::new(false)));
+        let welcome = Welcome {
+            cluster: Some(ClusterId(7)),
+            node: id,
+            cluster_time: ClusterTime(1_000_000),
+            revision: Revision(10),
+            term: Term(5),
+            leader: Some(NodeId(1)),
+            members,
+        };
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (welcome, log, ended) = (welcome.clone(), log.clone(), ended.clone());
+                let script = Arc::clone(&script);
+                thread::spawn(move || {
+                    serve(stream.unwrap(), &welcome, &script.0, &script.1, &log);
+                    let _ = ended.send(());
+                });
+            }
+        });
+        FakeNode { address, requests, ends }
+    }
+}
+
+/// One connection, until one of its ends closes it.
+fn serve(
+    mut stream: TcpStream,
+    welcome: &Welcome,
+    script: &Mutex<Script>,
+    is_dead: &AtomicBool,
+    log: &Sender<Request>,
+) {
+    let mut decoder = Decoder::new(MAX_CLIENT_FRAME_BYTES);
+    while let Some(frame) = next_frame(&mut stream, &mut decoder) {
+        if is_dead.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut out = Writer::new();
+        match frame.kind {
+            FrameKind::ClientHello => frame::encode(FrameKind::Welcome, &mut out, |out| welcome.encode(out)),
+            FrameKind::Request => {
+                let request = Request::decode(frame.payload).expect("the client sends sound requests");
+                let reaction = (script.lock().unwrap())(&request);
+                let id = request.id;
+                let _ = log.send(request);
+                match reaction {
+                    Reaction::Answer(revision, body) => {
+                        let response = Response { id, revision: Revision(revision), body };
+                        frame::encode(FrameKind::Response, &mut out, |out| response.encode(out));
+                    }
+                    Reaction::Silence => continue,
+                    Reaction::StopReading => loop {
+                        thread::park();
+                    },
+                    Reaction::Die => {
+                        is_dead.store(true, Ordering::Relaxed);
+                        let _ = stream.shutdown(Shutdown::Both);
+                        return;
+                    }
+                }
+            }
+            other => panic!("the client sent {other:?}"),
+        }
+        if stream.write_all(&out.into_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn next_frame(stream: &mut TcpStream, decoder: &mut Decoder) -> Option<Frame> {
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(frame) = decoder.next().expect("the client sends sound frames") {
+            return Some(frame);
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => decoder.push(&buffer[..count]),
+        }
+    }
+}
+
+/// A store without a log, for the words and numbers of the command line.
+#[derive(Default)]
+pub(crate) struct Store {
+    rows: BTreeMap<Bytes, Bytes>,
+    results: BTreeMap<(ClientId, Sequence), (u64, Operation, Outcome)>,
+    revision: u64,
+    members: Vec<MemberAddress>,
+}
+
+impl Store {
+    /// A node of its own that serves such a store, in pages of two rows, each of a new revision.
+    pub(crate) fn node() -> FakeNode {
+        let mut store = Store { revision: 10, ..Store::default() };
+        FakeNode::alone(Box::new(move |request| store.react(&request.body)))
+    }
+
+    /// What it says to a request.
+    pub(crate) fn react(&mut self, body: &RequestBody) -> Reaction {
+        let body = match body {
+            RequestBody::Write(write) => {
+                let identity = (write.client.clone(), write.sequence);
+                if let Some((revision, operation, outcome)) = self.results.get(&identity) {
+                    if *operation != write.operation {
+                        return refuse(Refused::SequenceReused);
+                    }
+                    let body = ResponseBody::Written { outcome: outcome.clone(), cached: true };
+                    return Reaction::Answer(*revision, body);
+                }
+                self.revision += 1;
+                let outcome = self.apply(&write.operation);
+                let result = (self.revision, write.operation.clone(), outcome.clone());
+                self.results.insert(identity, result);
+                ResponseBody::Written { outcome, cached: false }
+            }
+            RequestBody::Get { key, .. } => ResponseBody::Value(self.rows.get(key).cloned()),
+            RequestBody::Scan { prefix, after, limit, .. } => self.scan(prefix, after.as_ref(), *limit),
+            RequestBody::Status => ResponseBody::Status(Box::new(self.status())),
+            RequestBody::Transfer { to: NodeId(1) } => ResponseBody::Transferred,
+            RequestBody::Transfer { to } => {
+                return refuse(Refused::TransferFailed(format!("node {to} is no member")));
+            }
+            RequestBody::ListSessions => ResponseBody::Sessions(self.sessions()),
+            RequestBody::CloseSession { .. } => ResponseBody::SessionClosed { existed: true },
+        };
+        Reaction::Answer(self.revision, body)
+    }
+
+    fn apply(&mut self, operation: &Operation) -> Outcome {
+        match operation {
+            Operation::Put { key, value } => {
+                self.rows.insert(key.clone(), value.clone());
+                Outcome::Done
+            }
+            Operation::Delete { key } => match self.rows.remove(key) {
+                Some(_) => Outcome::Done,
+                None => Outcome::NotFound,
+            },
+            Operation::CompareAndSet { key, expected, new } => match self.rows.get(key) {
+                current if current == expected.as_ref() => {
+                    self.rows.insert(key.clone(), new.clone());
+                    Outcome::Done
+                }
+                current => Outcome::Mismatch { current: current.cloned(), truncated: false },
+            },
+        }
+    }
+
+    fn scan(&mut self, prefix: &Bytes, after: Option<&Bytes>, limit: u32) -> ResponseBody {
+        self.revision += 1;
+        let is_wanted = |key: &Bytes| key.starts_with(prefix) && after.is_none_or(|after| after < key);
+        let mut rows = self.rows.iter().filter(|(key, _)| is_wanted(key));
+        let page = rows.by_ref().take(limit.min(2) as usize);
+        let page = page.map(|(key, value)| (key.clone(), value.clone())).collect();
+        ResponseBody::Rows { rows: page, more: rows.next().is_some() }
+    }
+
+    fn sessions(&self) -> Vec<SessionInfo> {
+        let named = |((client, sequence), (revision, ..)): (&(ClientId, Sequence), &(u64, _, _))| match client
+        {
+            ClientId::Named(name) => Some(SessionInfo {
+                name: name.clone(),
+                last_sequence: *sequence,
+                kept_results: 1,
+                last_write: Revision(*revision),
+            }),
+            ClientId::Library { .. } => None,
+        };
+        self.results.iter().filter_map(named).collect()
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            id: NodeId(1),
+            role: RoleName::Leader,
+            term: Term(5),
+            leader: Some(NodeId(1)),
+            commit: LogIndex(12),
+            applied: LogIndex(11),
+            first_index: LogIndex(1),
+            last_index: LogIndex(13),
+            fsync: true,
+            version: "0.1.0".into(),
+            members: self.members.clone(),
+            bounds: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The client over real sockets, against nodes that a test scripts.
+
+mod command_line;
+mod deadlines;
+mod failover;
+mod fake_node;

@@ -1,0 +1,343 @@
+//! Whole replicas, real logs on disk, without sockets: messages wait in a queue, time is a number.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kvstore::replica::{ClientConnection, Options, Replica, Transport};
+use kvstore::storage::{self, FileDisk, Recovered, Storage};
+use kvstore::time::{Duration, Instant};
+use kvstore::types::{BootNumber, ClientId, ClientName, ClusterId, Incarnation, NodeId, Sequence, Term};
+use kvstore::wire::client::{
+    Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, SilentLeader, Write,
+};
+use kvstore::wire::entry::{Configuration, Member};
+use kvstore::wire::peer::Message;
+use tempfile::TempDir;
+
+const CLIENT: ClientConnection = ClientConnection(1);
+
+/// Some replicas, the messages between them, and the answers that they gave.
+struct World {
+    nodes: Vec<Option<Replica<FileDisk>>>,
+    network: Network,
+    now: Instant,
+    directory: TempDir,
+}
+
+#[derive(Default)]
+struct Network {
+    sender: usize,
+    queue: VecDeque<(usize, NodeId, Message)>,
+    answers: Vec<(usize, Response)>,
+}
+
+impl Transport for Network {
+    fn send(&mut self, to: NodeId, message: &Message) {
+        self.queue.push_back((self.sender, to, message.clone()));
+    }
+
+    fn reply(&mut self, _: ClientConnection, response: &Response) {
+        self.answers.push((self.sender, response.clone()));
+    }
+
+    fn flush(&mut self) {}
+}
+
+fn open(directory: &Path, node: usize, now: Instant) -> Replica<FileDisk> {
+    let path: PathBuf = directory.join(node.to_string());
+    let disk = FileDisk::open(&path).unwrap();
+    let id = NodeId(node as u64 + 1);
+    let small = storage::Options { segment_bytes: 64 << 10, ..storage::Options::default() };
+    let (storage, recovered): (_, Recovered) =
+        Storage::open(disk, id, small, Incarnation(id.0 * 11)).unwrap();
+    let options = Options {
+        address: format!("127.0.0.1:{}", 9001 + node),
+        heartbeat: Duration::from_millis(30),
+        election_min: Duration::from_millis(150),
+        election_max: Duration::from_millis(250),
+        fsync: true,
+        seed: id.0,
+    };
+    Replica::new(options, storage, recovered, now)
+}
+
+impl World {
+    /// `count` replicas, linked to each other and founded.
+    fn founded(count: usize) -> Self {
+        let directory = TempDir::new().unwrap();
+        let now = Instant::from_millis(1_000);
+        let nodes = (0..count).map(|node| Some(open(directory.path(), node, now))).collect();
+        let mut world = Self { nodes, network: Network::default(), now, directory };
+        let member = |id: u64| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
+        let members = (1..=count as u64).map(member).collect();
+        let configuration = Configuration::new(ClusterId(77), members).unwrap();
+        world.link_all();
+        world.node(0).found(now, configuration.clone());
+        for node in 1..count {
+            world.node(node).on_message(now, NodeId(1), Message::Found(configuration.clone()));
+        }
+        world.settle();
+        world
+    }
+
+    fn node(&mut self, node: usize) -> &mut Replica<FileDisk> {
+        self.nodes[node].as_mut().expect("the node runs")
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].is_some()).collect()
+    }
+
+    fn link_all(&mut self) {
+        let now = self.now;
+        for node in self.running() {
+            for peer in self.running().into_iter().filter(|peer| *peer != node) {
+                let address = format!("127.0.0.1:{}", 9001 + peer);
+                self.node(node).on_link_up(now, NodeId(peer as u64 + 1), BootNumber(1), &address);
+            }
+        }
+    }
+
+    /// One turn of every node, and delivery, until nothing is left to do at this moment.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            for node in self.running() {
+                let now = self.now;
+                self.network.sender = node;
+                let replica = self.nodes[node].as_mut().unwrap();
+                replica.tick(now);
+                replica.process_ready(now, &mut self.network).unwrap();
+                kvstore::raft::invariants::check(replica.raft());
+            }
+            if self.network.queue.is_empty() && self.running().iter().all(|node| !self.has_work(*node)) {
+                return;
+            }
+            for (from, to, message) in std::mem::take(&mut self.network.queue) {
+                let now = self.now;
+                if let Some(replica) = &mut self.nodes[to.0 as usize - 1] {
+                    replica.on_message(now, NodeId(from as u64 + 1), message);
+                }
+            }
+        }
+        panic!("the nodes do not come to rest");
+    }
+
+    fn has_work(&self, node: usize) -> bool {
+        self.nodes[node].as_ref().is_some_and(|replica| replica.has_work(self.now))
+    }
+
+    fn pass(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now += Duration::from_millis(1);
+            self.settle();
+        }
+    }
+
+    fn ask(&mut self, node: usize, id: u64, body: RequestBody) {
+        let request = Request { id, time_left_ms: 5_000, silent_leader: None, body };
+        let now = self.now;
+        self.node(node).on_request(now, CLIENT, request);
+    }
+
+    fn answer(&mut self, id: u64) -> Option<(usize, Response)> {
+        let place = self.network.answers.iter().position(|(_, response)| response.id == id)?;
+        Some(self.network.answers.remove(place))
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |node: &usize| {
+            let replica = self.nodes[*node].as_ref().unwrap();
+            replica.leader() == Some(NodeId(*node as u64 + 1))
+        };
+        self.running().into_iter().find(leads)
+    }
+
+    /// The process ends without a word; its directory stays.
+    fn kill(&mut self, node: usize) {
+        self.nodes[node] = None;
+        let now = self.now;
+        for peer in self.running() {
+            self.node(peer).on_link_down(now, NodeId(node as u64 + 1));
+            self.node(peer).on_peer_dead(now, NodeId(node as u64 + 1));
+        }
+    }
+
+    fn restart(&mut self, node: usize) {
+        self.nodes[node] = Some(open(self.directory.path(), node, self.now));
+        self.link_all();
+    }
+}
+
+fn put(sequence: u64, key: &str, value: &str) -> RequestBody {
+    let operation = Operation::Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    let client = ClientId::Named(ClientName::new(b"test").unwrap());
+    RequestBody::Write(Write { client, sequence: Sequence(sequence), acknowledged: Sequence(0), operation })
+}
+
+fn get(key: &str) -> RequestBody {
+    RequestBody::Get { key: Bytes::copy_from_slice(key.as_bytes()), stale: false }
+}
+
+fn written(cached: bool) -> ResponseBody {
+    ResponseBody::Written { outcome: Outcome::Done, cached }
+}
+
+#[test]
+fn put_at_the_leader_is_read_on_every_node() {
+    let mut world = World::founded(3);
+    assert_eq!(world.leader(), Some(0), "the lowest id founds and leads first");
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    assert_eq!(world.answer(1).unwrap().1.body, written(false));
+    for node in 0..3 {
+        world.ask(node, 2, get("key"));
+        world.settle();
+        let (answered_by, response) = world.answer(2).unwrap();
+        assert_eq!(answered_by, node, "a read is answered by the node that was asked");
+        assert_eq!(response.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+    }
+}
+
+#[test]
+fn put_at_a_follower_is_referred_to_the_leader() {
+    let mut world = World::founded(3);
+    world.ask(1, 1, put(1, "key", "value"));
+    world.settle();
+    let ResponseBody::Refused(Refused::NotLeader { leader: Some(leader), .. }) =
+        world.answer(1).unwrap().1.body
+    else {
+        panic!("not referred");
+    };
+    assert_eq!((leader.id, leader.address.as_str()), (NodeId(1), "127.0.0.1:9001"));
+}
+
+#[test]
+fn put_sent_again_after_fail_over_gets_the_first_answer() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    let first = world.answer(1).unwrap().1;
+    world.kill(0);
+    world.pass(30);
+    let leader = world.leader().expect("a survivor leads soon after evidence of the death");
+    world.ask(leader, 2, put(1, "key", "value"));
+    world.pass(1);
+    let again = world.answer(2).unwrap().1;
+    assert_eq!((again.body, again.revision), (written(true), first.revision));
+    world.ask(leader, 3, put(1, "key", "another value"));
+    world.pass(1);
+    assert_eq!(world.answer(3).unwrap().1.body, ResponseBody::Refused(Refused::SequenceReused));
+}
+
+#[test]
+fn put_sent_twice_at_once_is_one_entry() {
+    let mut world = World::founded(3);
+    world.settle();
+    let before = world.node(0).raft().log().last_index();
+    world.ask(0, 1, put(1, "key", "value"));
+    world.ask(0, 2, put(1, "key", "value"));
+    world.settle();
+    let (first, second) = (world.answer(1).unwrap().1, world.answer(2).unwrap().1);
+    assert_eq!((first.body, first.revision), (second.body, second.revision));
+    assert_eq!(world.node(0).raft().log().last_index(), before.next());
+}
+
+#[test]
+fn all_killed_at_once_after_an_acknowledgement_lose_nothing() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    assert_eq!(world.answer(1).unwrap().1.body, written(false));
+    (0..3).for_each(|node| world.kill(node));
+    (0..3).for_each(|node| world.restart(node));
+    world.pass(600);
+    world.ask(2, 2, get("key"));
+    world.settle();
+    assert_eq!(world.answer(2).unwrap().1.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+}
+
+#[test]
+fn request_without_a_leader_is_parked_and_then_refused() {
+    let mut world = World::founded(3);
+    world.kill(0);
+    world.kill(1);
+    world.pass(300);
+    world.ask(2, 1, put(1, "key", "value"));
+    world.pass(149);
+    assert!(world.answer(1).is_none(), "it waits for a leader");
+    world.pass(2);
+    assert_eq!(world.answer(1).unwrap().1.body, ResponseBody::Refused(Refused::NoLeader));
+}
+
+#[test]
+fn request_parked_until_a_leader_is_elected_is_served() {
+    let mut world = World::founded(3);
+    world.kill(0);
+    for node in 1..3 {
+        world.ask(node, node as u64, put(1, "key", "value"));
+    }
+    world.pass(60);
+    let leader = world.leader().expect("a survivor leads");
+    assert_eq!(world.answer(leader as u64).unwrap().1.body, written(false));
+    let other = if leader == 1 { 2 } else { 1 };
+    let referred = world.answer(other).unwrap().1.body;
+    assert!(matches!(referred, ResponseBody::Refused(Refused::NotLeader { .. })), "{referred:?}");
+}
+
+#[test]
+fn request_that_names_its_leader_silent_is_parked() {
+    let mut world = World::founded(3);
+    let silent_leader = Some(SilentLeader { id: NodeId(1), term: Term(1) });
+    let request = Request { id: 1, time_left_ms: 5_000, silent_leader, body: put(1, "key", "value") };
+    let now = world.now;
+    world.node(1).on_request(now, CLIENT, request);
+    world.settle();
+    assert!(world.answer(1).is_none(), "it is not sent back to the silent leader");
+    world.pass(151);
+    assert_eq!(world.answer(1).unwrap().1.body, ResponseBody::Refused(Refused::NoLeader));
+}
+
+#[test]
+fn hand_over_of_a_leaving_leader_keeps_its_promises() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    let now = world.now;
+    world.node(0).begin_hand_over(now);
+    world.ask(0, 2, put(2, "key", "parked"));
+    assert!(!world.node(0).may_exit(now), "it owes answers");
+    world.pass(5);
+    let now = world.now;
+    assert!(world.node(0).may_exit(now), "another leads and nothing is owed");
+    assert!(world.leader().is_some_and(|leader| leader != 0));
+    assert_eq!(world.answer(1).unwrap().1.body, written(false));
+    let referred = world.answer(2).unwrap().1.body;
+    assert!(matches!(referred, ResponseBody::Refused(Refused::NotLeader { .. })), "{referred:?}");
+}
+
+#[test]
+fn transfer_asked_for_by_a_client_is_answered_when_it_is_done() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, RequestBody::Transfer { to: NodeId(3) });
+    world.pass(5);
+    assert_eq!(world.answer(1).unwrap().1.body, ResponseBody::Transferred);
+    assert_eq!(world.leader(), Some(2));
+    world.ask(2, 2, RequestBody::Transfer { to: NodeId(9) });
+    world.settle();
+    let refused = world.answer(2).unwrap().1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::TransferFailed(_))), "{refused:?}");
+}
+
+#[test]
+fn cluster_of_one_serves_by_itself() {
+    let mut world = World::founded(1);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    assert_eq!(world.answer(1).unwrap().1.body, written(false));
+    world.ask(0, 2, get("key"));
+    world.settle();
+    assert_eq!(world.answer(2).unwrap().1.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+}
