@@ -49,6 +49,11 @@ impl Follower {
         }
     }
 
+    /// There may be a leader from now on: the time before was nobody's silence.
+    pub(super) fn begin_to_wait(&mut self, core: &mut Core, now: Instant) {
+        self.election_deadline = now + core.election_timeout();
+    }
+
     pub(super) fn leader(&self) -> Option<NodeId> {
         self.leader
     }
