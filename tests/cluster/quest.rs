@@ -21,12 +21,13 @@ fn quest_with_a_leader_that_is_told_to_end_holds() -> Result<()> {
 fn play(signal: Signal) -> Result<()> {
     let mut cluster = founded(3)?;
     put(&cluster, 0, &["key1 value1", "key2 value2", "key3 value3"])?;
+    let struck = Instant::now();
     let leader = fail_over(&mut cluster, 0, signal)?;
     put(&cluster, leader, &["key4 value4", "key5 value5"])?;
     let follower = 3 - leader;
     check_all(&cluster, follower)?;
     write_twice(&cluster, follower)?;
-    return_of_the_old_leader(&mut cluster, leader)?;
+    return_of_the_old_leader(&mut cluster, leader, struck)?;
     stop_and_continue(&mut cluster, leader)
 }
 
@@ -79,10 +80,11 @@ fn write_twice(cluster: &Cluster, node: usize) -> Result<()> {
     Ok(())
 }
 
-fn return_of_the_old_leader(cluster: &mut Cluster, leader: usize) -> Result<()> {
-    let since = Instant::now();
+/// One that was killed learns at its return that it leads no more; one that was told to end has seen
+/// its successor before it left.
+fn return_of_the_old_leader(cluster: &mut Cluster, leader: usize, struck: Instant) -> Result<()> {
     cluster.start(0)?;
-    let line = cluster.wait_for_line(0, since, |line| line.contains("stepping down"))?;
+    let line = cluster.wait_for_line(0, struck, |line| line.contains("stepping down"))?;
     ensure!(line.text.contains("term=1 new_term=2"), "both terms are to be named: {}", line.text);
     ensure!(cluster.wait_until_whole()? == leader, "the return of the old leader moved leadership");
     check_all(cluster, 0)

@@ -81,7 +81,10 @@ impl Ended {
 /// `kv_client` with the port of a node.
 pub(crate) fn kv_client<A: AsRef<OsStr>>(cluster: &Cluster, node: usize, arguments: &[A]) -> Result<Ended> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
-    command.args(["--port", &cluster.port(node).to_string(), "--timeout-ms", "20000"]).args(arguments);
+    command.args(["--port", &cluster.port(node).to_string()]).args(arguments);
+    if arguments.iter().all(|argument| argument.as_ref() != "--timeout-ms") {
+        command.args(["--timeout-ms", "20000"]);
+    }
     run(command, b"")
 }
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -72,10 +72,6 @@ impl Cluster {
         Ok(Self { program, nodes, directory, lines, reports, log: Vec::new() })
     }
 
-    pub(super) fn directory(&self) -> PathBuf {
-        self.directory.path().to_path_buf()
-    }
-
     pub(super) fn port(&self, node: usize) -> u16 {
         self.nodes[node].port.number()
     }
@@ -84,9 +80,14 @@ impl Cluster {
         format!("127.0.0.1:{}", self.port(node))
     }
 
-    /// Where a node's data is.
+    /// Where all nodes have their data.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where a node has its data.
     pub(super) fn data(&self, node: usize) -> PathBuf {
-        self.directory.path().join(format!("node-{}", node + 1))
+        self.directory().join(format!("node-{}", node + 1))
     }
 
     /// The command line of a node.
@@ -218,17 +219,12 @@ impl Cluster {
                 && views.len() == running().count()
                 && views.iter().all(|view| view.leader == Some(leader.id) && view.applied == leader.commit)
             {
-                return Ok(usize::try_from(leader.id.0 - 1)?);
+                return place_of(leader.id);
             }
             ensure!(Instant::now() < deadline, "the cluster did not become whole: {views:?}");
             // Nothing tells when a follower has applied all; asking again soon is the only way.
             thread::sleep(Duration::from_millis(2));
         }
-    }
-
-    /// The place of the node with this id.
-    pub(super) fn node_of(id: NodeId) -> Result<usize> {
-        Ok(usize::try_from(id.0.checked_sub(1).context("node ids begin at 1")?)?)
     }
 }
 
@@ -263,6 +259,11 @@ impl Port {
         TcpListener::bind(("127.0.0.1", number)).ok()?;
         Some(Self { number, _claim: claim })
     }
+}
+
+/// The place of the node with this id.
+pub(super) fn place_of(id: NodeId) -> Result<usize> {
+    Ok(usize::try_from(id.0.checked_sub(1).context("node ids begin at 1")?)?)
 }
 
 /// The `--peers` of a node: the ports of the others.

@@ -10,7 +10,7 @@ use kvstore::types::{ClientId, ClientName, Sequence};
 use kvstore::wire::client::Operation;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, list_of_others};
+use super::cluster::{Cluster, list_of_others, place_of};
 
 /// Within so long a follower must have become a candidate and won.
 const ELECTION_LIMIT: Duration = Duration::from_millis(500);
@@ -133,7 +133,7 @@ impl Quest {
         for number in 1..=5 {
             let reply = client.get(format!("key{number}"))?;
             let expected = format!("value{number}");
-            ensure!(Cluster::node_of(reply.node)? == node, "node {} answered instead", reply.node);
+            ensure!(place_of(reply.node)? == node, "node {} answered instead", reply.node);
             ensure!(reply.value.as_deref() == Some(expected.as_bytes()), "key{number} is {:?}", reply.value);
         }
         Ok(())
