@@ -7,6 +7,7 @@
 #[path = "../../src/bin/kvstore/demo/cluster.rs"]
 mod cluster;
 
+mod bad_input;
 mod commands;
 mod durability;
 mod quest;
