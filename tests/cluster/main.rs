@@ -10,6 +10,7 @@ mod cluster;
 mod bad_input;
 mod commands;
 mod durability;
+mod hostile;
 mod quest;
 mod reads;
 mod repeated_writes;
