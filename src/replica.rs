@@ -19,7 +19,7 @@ use crate::raft::{self, Raft};
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
 use crate::timer_wheel::{TimerKey, TimerWheel};
-use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
+use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
@@ -96,6 +96,8 @@ struct Own {
     leader_seen: (Option<NodeId>, Term),
     /// The log's next segment is being prepared, a slice in each idle turn.
     spare_unfinished: bool,
+    /// Since when this leader's uncommitted log is at its cap, at this commit index.
+    full_since: Option<(Instant, LogIndex)>,
 }
 
 /// What a replica waits for.
@@ -121,6 +123,10 @@ struct Timers {
 /// Bytes of the log's next segment that one idle turn prepares.
 const SPARE_SLICE_BYTES: u64 = 256 << 10;
 
+/// How long requests are left in their sockets while the uncommitted log is at its cap and nothing is
+/// committed. Well before clients give up, and long after a disk that works has answered.
+const FULL_PATIENCE: Duration = Duration::from_millis(150);
+
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
 
@@ -141,6 +147,7 @@ impl<D: Disk> Replica<D> {
                 started: now,
                 leader_seen: (None, Term::ZERO),
                 spare_unfinished: false,
+                full_since: None,
             },
             raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
             state: StateMachine::new(Limits::STANDARD),
@@ -269,10 +276,19 @@ impl<D: Disk> Replica<D> {
         self.members.addresses(self.configuration())
     }
 
-    /// Whether clients should be read at all: false while the uncommitted log is at its cap.
+    /// Whether clients should be read: not while the uncommitted log is at its cap, since it will
+    /// have room in a moment. If it gets none for long, they are read all the same, and told so.
     #[must_use]
-    pub fn takes_requests(&self) -> bool {
-        self.raft.log().uncommitted_bytes() < self.raft.config().max_uncommitted_bytes
+    pub fn takes_requests(&self, now: Instant) -> bool {
+        self.own.full_since.is_none_or(|(since, _)| now.since(since) >= FULL_PATIENCE)
+    }
+
+    fn note_whether_full(&mut self, now: Instant) {
+        let log = self.raft.log();
+        let is_full = log.uncommitted_bytes() >= self.raft.config().max_uncommitted_bytes;
+        let committed = log.committed();
+        let stands_still = self.own.full_since.filter(|(_, then)| *then == committed);
+        self.own.full_since = (is_full && self.leads()).then(|| stands_still.unwrap_or((now, committed)));
     }
 
     /// Fires what is due.
@@ -360,6 +376,7 @@ impl<D: Disk> Replica<D> {
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
+        self.note_whether_full(now);
         Ok(())
     }
 

@@ -38,7 +38,7 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn leads(&self) -> bool {
+    pub(super) fn leads(&self) -> bool {
         self.raft.leader() == Some(self.own.id)
     }
 
