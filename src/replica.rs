@@ -6,6 +6,7 @@
 //! is written there and nowhere else. The server and the simulator run this very code.
 
 mod announce;
+mod back_pressure;
 mod cluster_clock;
 mod hand_over;
 mod members;
@@ -122,10 +123,6 @@ struct Timers {
 
 /// Bytes of the log's next segment that one idle turn prepares.
 const SPARE_SLICE_BYTES: u64 = 256 << 10;
-
-/// How long requests are left in their sockets while the uncommitted log is at its cap and nothing is
-/// committed. Well before clients give up, and long after a disk that works has answered.
-const FULL_PATIENCE: Duration = Duration::from_millis(150);
 
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
@@ -274,21 +271,6 @@ impl<D: Disk> Replica<D> {
     #[must_use]
     pub fn member_addresses(&self) -> Vec<MemberAddress> {
         self.members.addresses(self.configuration())
-    }
-
-    /// Whether clients should be read: not while the uncommitted log is at its cap, since it will
-    /// have room in a moment. If it gets none for long, they are read all the same, and told so.
-    #[must_use]
-    pub fn takes_requests(&self, now: Instant) -> bool {
-        self.own.full_since.is_none_or(|(since, _)| now.since(since) >= FULL_PATIENCE)
-    }
-
-    fn note_whether_full(&mut self, now: Instant) {
-        let log = self.raft.log();
-        let is_full = log.uncommitted_bytes() >= self.raft.config().max_uncommitted_bytes;
-        let committed = log.committed();
-        let stands_still = self.own.full_since.filter(|(_, then)| *then == committed);
-        self.own.full_since = (is_full && self.leads()).then(|| stands_still.unwrap_or((now, committed)));
     }
 
     /// Fires what is due.
