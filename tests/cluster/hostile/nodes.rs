@@ -9,8 +9,7 @@ use kvstore::wire::Reader;
 use kvstore::wire::frame::FrameKind;
 use kvstore::wire::hello::{PeerHello, Refusal, RefusalReason};
 use kvstore::wire::peer::{
-    AppendEntries, Heartbeat, HeartbeatResponse, Message, PreVote, PreVoteResponse, RequestVote,
-    RequestVoteResponse, TimeoutNow,
+    AppendEntries, Message, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse, TimeoutNow,
 };
 
 use super::Target;

@@ -94,7 +94,7 @@ fn client_that_never_reads_is_read_no_more_and_closed() -> Result<()> {
         })
         .with_context(|| format!("after {:?}", began.elapsed()))?;
         // Of each at most what may wait to leave, and of all what all may; and the allocator's share.
-        ensure!(most < 256 << 20, "{most} bytes for three clients");
+        ensure!(most < 48 << 20, "{most} bytes for three clients");
         Ok(())
     })
 }
