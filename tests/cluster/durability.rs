@@ -12,7 +12,7 @@ use crate::writers::{Writers, check_nothing_is_lost};
 fn all_nodes_killed_at_once_right_after_acknowledgements_lose_nothing() -> Result<()> {
     let mut cluster = founded(3)?;
     let mut all = Vec::new();
-    for round in 0..4 {
+    for round in 0..3 {
         let writers = Writers::start(&cluster, 3, 4, &format!("round{round}"), Duration::from_millis(500));
         writers.wait_for(40)?;
         for node in 0..3 {

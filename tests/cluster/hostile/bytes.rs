@@ -53,18 +53,20 @@ fn nonsense(limit: u32) -> Vec<(&'static str, Vec<u8>, Option<RefusalReason>)> {
 fn nonsense_gets_a_refusal_if_its_header_was_sound_and_is_closed() -> Result<()> {
     let target = Target::new()?;
     target.withstands(|| {
+        let mut sent = Vec::new();
         for (what, bytes, expected) in nonsense(MAX_HELLO_BYTES) {
-            let mut raw = Raw::connect(target.port())?;
-            raw.send(&bytes)?;
-            let frames = raw.rest().with_context(|| format!("{what}, first"))?;
-            ensure!(refusal(&frames) == expected, "{what}, first: {frames:?}");
+            sent.push((format!("{what}, first"), Raw::connect(target.port())?, bytes, expected));
         }
         // A client that was welcomed has no deadline: whatever closes it here is the answer.
         for (what, bytes, expected) in nonsense(MAX_CLIENT_FRAME_BYTES) {
-            let (mut raw, _) = Raw::client(target.port())?;
-            raw.send(&bytes)?;
-            let frames = raw.rest().with_context(|| format!("{what}, from a client"))?;
-            ensure!(refusal(&frames) == expected, "{what}, from a client: {frames:?}");
+            sent.push((format!("{what}, from a client"), Raw::client(target.port())?.0, bytes, expected));
+        }
+        for (_, raw, bytes, _) in &mut sent {
+            raw.send(bytes)?;
+        }
+        for (what, mut raw, _, expected) in sent {
+            let frames = raw.rest().with_context(|| what.clone())?;
+            ensure!(refusal(&frames) == expected, "{what}: {frames:?}");
         }
         Ok(())
     })
