@@ -6,6 +6,7 @@
 //! is written there and nowhere else. The server and the simulator run this very code.
 
 mod announce;
+mod back_pressure;
 mod cluster_clock;
 mod hand_over;
 mod members;
@@ -19,7 +20,7 @@ use crate::kv::{Limits, StateMachine};
 use crate::raft::{self, Raft};
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
-use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
+use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
@@ -97,6 +98,8 @@ struct Own {
     leader_seen: (Option<NodeId>, Term),
     /// The log's next segment is being prepared, a slice in each idle turn.
     spare_unfinished: bool,
+    /// Since when this leader's uncommitted log is at its cap, at this commit index.
+    full_since: Option<(Instant, LogIndex)>,
 }
 
 /// Bytes of the log's next segment that one idle turn prepares.
@@ -125,6 +128,7 @@ impl<D: Disk> Replica<D> {
                 started: now,
                 leader_seen: (None, Term::ZERO),
                 spare_unfinished: false,
+                full_since: None,
             },
             raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
             state: StateMachine::new(Limits::STANDARD),
@@ -257,12 +261,6 @@ impl<D: Disk> Replica<D> {
         self.members.addresses(self.configuration())
     }
 
-    /// Whether clients should be read at all: false while the uncommitted log is at its cap.
-    #[must_use]
-    pub fn takes_requests(&self) -> bool {
-        self.raft.log().uncommitted_bytes() < self.raft.config().max_uncommitted_bytes
-    }
-
     /// Fires what is due.
     pub fn tick(&mut self, now: Instant) {
         let mut fired = Vec::new();
@@ -349,6 +347,7 @@ impl<D: Disk> Replica<D> {
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
+        self.note_whether_full(now);
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 mod bounds;
 mod dispatch;
 mod links;
+mod output;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -50,7 +51,7 @@ const HELLO_BUDGET: ReadBudget = ReadBudget { bytes: MAX_HELLO_BYTES as usize + 
 const CLIENT_BUDGET: ReadBudget = ReadBudget { bytes: 64 << 10, frames: 128 };
 const PEER_BUDGET: ReadBudget = ReadBudget { bytes: 1 << 20, frames: usize::MAX };
 /// A client with more output than this waiting is closed.
-const CLIENT_HARD_BYTES: usize = 64 << 20;
+const CLIENT_HARD_BYTES: usize = 8 << 20;
 /// A link with more output than this waiting is closed: what was queued is Raft's to send again.
 const PEER_HARD_BYTES: usize = 16 << 20;
 /// Messages kept for nodes that must be told of the founding first.
@@ -109,6 +110,9 @@ struct Visitor {
     unanswered: usize,
     /// Of a client: it is not read until more of its answers have left.
     is_choked: bool,
+    /// A client's answers behind more output than it may have waiting. Their values are the
+    /// store's own; bytes of them are made once the client has taken those before.
+    withheld: VecDeque<Response>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +143,9 @@ struct Queues {
     clients: VecDeque<ConnectionId>,
     /// Whoever has output.
     dirty: Vec<ConnectionId>,
+    /// Clients of which withheld answers were released: output for the next flush, so that none
+    /// takes more than its share of a turn.
+    released: Vec<ConnectionId>,
     /// Clients that did not take all of it when they were last written to.
     backlog: BTreeSet<ConnectionId>,
 }
@@ -251,7 +258,8 @@ impl<S: Socket> MessageBus<S> {
     /// Whether something is left to do for which no event will come.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let queues = [self.queues.peers.is_empty(), self.queues.dirty.is_empty(), self.inbox.is_empty()];
+        let Queues { peers, dirty, released, .. } = &self.queues;
+        let queues = [peers.is_empty(), dirty.is_empty(), released.is_empty(), self.inbox.is_empty()];
         queues.contains(&false) || self.admission.may_accept()
     }
 
@@ -419,38 +427,6 @@ impl<S: Socket> MessageBus<S> {
         self.watch(id);
         count
     }
-
-    /// Queues a frame on a connection, if it still exists.
-    fn queue(&mut self, id: ConnectionId, kind: FrameKind, write: impl FnOnce(&mut crate::wire::Writer)) {
-        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
-        connection.queue(kind, write);
-        let cap = if visitor.party == Party::Peer { PEER_HARD_BYTES } else { CLIENT_HARD_BYTES };
-        if connection.queued_bytes() > cap {
-            self.close(id, &CloseCause::Overflow);
-        } else if !visitor.is_dirty {
-            visitor.is_dirty = true;
-            self.queues.dirty.push(id);
-        }
-    }
-
-    fn flush_one(&mut self, id: ConnectionId) {
-        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
-        visitor.is_dirty = false;
-        if let Err(cause) = connection.flush() {
-            self.close(id, &cause);
-            return;
-        }
-        if visitor.party == Party::Client && connection.queued_bytes() > 0 {
-            self.queues.backlog.insert(id);
-        } else {
-            self.queues.backlog.remove(&id);
-        }
-        if visitor.is_choked && !Self::is_beyond(connection, visitor, 2) {
-            visitor.is_choked = false;
-            self.enlist(id);
-        }
-        self.watch(id);
-    }
 }
 
 impl<S: Socket> Transport for MessageBus<S> {
@@ -465,11 +441,11 @@ impl<S: Socket> Transport for MessageBus<S> {
 
     fn reply(&mut self, client: ClientConnection, response: &Response) {
         let id = ConnectionId::from_u64(client.0);
-        self.note_answer(id);
-        self.queue(id, FrameKind::Response, |out| response.encode(out));
+        self.answer(id, response);
     }
 
     fn flush(&mut self) {
+        self.queues.dirty.append(&mut self.queues.released);
         while !self.queues.dirty.is_empty() {
             for id in std::mem::take(&mut self.queues.dirty) {
                 self.flush_one(id);
