@@ -36,7 +36,7 @@ use kvstore::wire::{MAX_CLIENT_FRAME_BYTES, Reader, Writer};
 use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
 
-use cluster::{Cluster, free_ports};
+use cluster::{Cluster, free_ports, list_of_others};
 
 /// What is written for each request.
 const RECORD_BYTES: usize = 128;
@@ -334,10 +334,7 @@ fn percentile<T: Copy>(ascending: &[T], share: f64) -> T {
 /// Measures all candidates in turns: whatever disturbs the machine disturbs each of them alike.
 fn compare(rounds: usize, writes: usize) -> Result<()> {
     let program = env!("CARGO_BIN_EXE_kvstore").into();
-    let mut nodes = Cluster::new(program, |node, ports| {
-        let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
-        others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
-    })?;
+    let mut nodes = Cluster::new(program, list_of_others)?;
     (0..3).try_for_each(|node| nodes.start(node))?;
     let leader = nodes.wait_until_whole()?;
     let mut candidates = [

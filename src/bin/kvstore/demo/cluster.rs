@@ -203,6 +203,12 @@ fn report_lines(node: usize, stream: Box<dyn std::io::Read + Send>, reports: &Se
     }
 }
 
+/// The `--peers` list of a node: the ports of the others.
+pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
+    let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
+    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
+}
+
 /// Ports that are free now, below the range from which outgoing connections take theirs.
 pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
     // All are held until the last is found, so that none is found twice.

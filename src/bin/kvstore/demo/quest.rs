@@ -10,7 +10,7 @@ use kvstore::types::{ClientId, ClientName, Sequence};
 use kvstore::wire::client::Operation;
 use rustix::process::Signal;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, list_of_others};
 
 /// Within so long a follower must have become a candidate and won.
 const ELECTION_LIMIT: Duration = Duration::from_millis(500);
@@ -47,12 +47,6 @@ pub(super) fn play() -> Result<()> {
     quest.terminate_the_leader()?;
     quest.report();
     Ok(())
-}
-
-/// The `--peers` list of a node: the ports of the others.
-pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
-    let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
-    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn seen(requirement: u32, what: &str, how: impl Display) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, free_listeners};
+use super::cluster::{Cluster, free_listeners, list_of_others};
 use super::proxy::{Cable, relay};
 
 const NODES: usize = 3;
@@ -73,7 +73,7 @@ pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
 fn prepare(strike: Strike) -> Result<(Cluster, Vec<Vec<Cable>>)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     if strike != Strike::Cut {
-        return Ok((Cluster::new(program, super::quest::list_of_others)?, Vec::new()));
+        return Ok((Cluster::new(program, list_of_others)?, Vec::new()));
     }
     let row = || (0..NODES).map(|_| Cable::default()).collect();
     let cables: Vec<Vec<Cable>> = (0..NODES).map(|_| row()).collect();
