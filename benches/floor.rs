@@ -213,7 +213,7 @@ impl Bare {
         let mut decoder = Decoder::new(MAX_CLIENT_FRAME_BYTES);
         let welcome = next_frame(&mut stream, &mut decoder)?;
         let welcome = Welcome::decode(&mut Reader::new(welcome.payload))?;
-        let client = ClientId::Library { born: welcome.cluster_time, nonce: rand::random() };
+        let client = ClientId::Library { born: welcome.cluster_time, nonce: 1 };
         Ok(Self { stream, decoder, client, sequence: Sequence(0) })
     }
 }
@@ -351,7 +351,7 @@ fn compare(rounds: usize, writes: usize) -> Result<()> {
     }
     println!("\na write of one idle client, {rounds} rounds of {writes} writes each, in turns");
     println!("{:<16} {:>8} {:>8} {:>8}   times the floor, by rounds", "microseconds", "min", "p50", "p99");
-    println!("{:<16} {:>8} {:>8} {:>8}   {:>6}   {}", "", "", "", "", "median", "middle half");
+    println!("{:<16} {:>8} {:>8} {:>8}   {:>6}   middle half", "", "", "", "", "median");
     candidates.iter().for_each(|candidate| candidate.report(&candidates[0]));
     Ok(())
 }
