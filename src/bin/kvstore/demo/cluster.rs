@@ -124,16 +124,27 @@ impl Cluster {
         }
     }
 
+    /// All lines that were read at or after `since` so far, of those wanted.
+    pub(super) fn lines_since(&mut self, since: Instant, wanted: impl Fn(&str) -> bool) -> Vec<LogLine> {
+        self.log.extend(self.lines.try_iter());
+        self.log.iter().filter(|line| line.at >= since && wanted(&line.text)).cloned().collect()
+    }
+
     fn tail(&self, node: usize) -> String {
         let of_node: Vec<&str> =
             self.log.iter().filter(|line| line.node == node).map(|line| line.text.as_str()).collect();
         of_node[of_node.len().saturating_sub(8)..].join("\n")
     }
 
+    /// A node's process.
+    pub(super) fn process_id(&self, node: usize) -> Result<u32> {
+        Ok(self.nodes[node].child.as_ref().context("the node does not run")?.id())
+    }
+
     /// Sends a signal to a node's process.
     pub(super) fn signal(&self, node: usize, signal: Signal) -> Result<()> {
-        let child = self.nodes[node].child.as_ref().context("the node does not run")?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
+        let pid =
+            i32::try_from(self.process_id(node)?).ok().and_then(Pid::from_raw).context("no process id")?;
         kill_process(pid, signal).with_context(|| format!("cannot signal node {}", node + 1))
     }
 
