@@ -38,32 +38,41 @@ fn documents() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("readable"))).collect()
 }
 
-/// The lines of a document outside of its code blocks, with their numbers.
-fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+/// A document with its code blocks left blank, so that lines keep their numbers.
+fn prose(text: &str) -> String {
     let mut in_code = false;
-    (1..).zip(text.lines()).filter(move |(_, line)| {
+    let mut prose = String::new();
+    for line in text.lines() {
         let is_fence = line.trim_start().starts_with("```");
         in_code ^= is_fence;
-        !in_code && !is_fence && !line.starts_with("    ")
-    })
+        if !in_code && !is_fence && !line.starts_with("    ") {
+            prose.push_str(line);
+        }
+        prose.push('\n');
+    }
+    prose
 }
 
-fn links(text: &str) -> Vec<Link<'_>> {
-    let mut links = Vec::new();
-    for (line, content) in prose(text) {
-        for (at, _) in content.match_indices("](") {
-            let before = &content[..at];
-            let start = before.rfind('[').unwrap_or_else(|| panic!("line {line}: a link has no beginning"));
-            let target = content[at + 2..].split(')').next().expect("split gives a part");
-            links.push(Link { line, text: &before[start + 1..], target });
-        }
-    }
-    links
+fn line_of(prose: &str, at: usize) -> usize {
+    1 + prose[..at].matches('\n').count()
+}
+
+/// The links of a document's prose; their texts may go over several lines.
+fn links(prose: &str) -> Vec<Link<'_>> {
+    let ends = prose.match_indices("](");
+    let link = |(at, _): (usize, &str)| {
+        let line = line_of(prose, at);
+        let start = prose[..at].rfind('[').unwrap_or_else(|| panic!("line {line}: a link has no beginning"));
+        let target = prose[at + 2..].split(')').next().expect("split gives a part");
+        Link { line, text: &prose[start + 1..at], target }
+    };
+    ends.map(link).collect()
 }
 
 /// The anchor that a heading gets: its words in small letters, hyphens between them.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = prose(text).filter_map(|(_, line)| line.strip_prefix('#'));
+    let prose = prose(text);
+    let headings = prose.lines().filter_map(|line| line.strip_prefix('#'));
     let anchor = |heading: &str| {
         let heading = heading.trim_start_matches('#').trim().to_lowercase();
         let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
@@ -72,18 +81,17 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// Words in backquotes that stand outside of code blocks.
-fn quoted(text: &str) -> Vec<(usize, &str)> {
-    prose(text)
-        .flat_map(|(line, content)| content.split('`').skip(1).step_by(2).map(move |word| (line, word)))
-        .collect()
+/// Words in backquotes, with their lines.
+fn quoted(prose: &str) -> Vec<(usize, &str)> {
+    let lines = (1..).zip(prose.lines());
+    lines.flat_map(|(line, text)| text.split('`').skip(1).step_by(2).map(move |word| (line, word))).collect()
 }
 
 #[test]
 fn links_of_each_document_lead_to_files_and_headings_that_exist() {
     let mut broken = Vec::new();
     for (path, text) in documents() {
-        for Link { line, target, .. } in links(&text) {
+        for Link { line, target, .. } in links(&prose(&text)) {
             if target.contains("://") {
                 continue;
             }
@@ -105,9 +113,9 @@ fn links_of_each_document_lead_to_files_and_headings_that_exist() {
 fn names_that_link_to_a_source_file_are_found_in_it() {
     let mut missing = Vec::new();
     for (path, text) in documents() {
-        for Link { line, text: name, target } in links(&text) {
-            let name = name.trim_matches('`');
-            if !target.ends_with(".rs") || name.ends_with(".rs") || name.contains('/') || name.contains(' ') {
+        for Link { line, text: name, target } in links(&prose(&text)) {
+            let Some(name) = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')) else { continue };
+            if !target.ends_with(".rs") || name.ends_with(".rs") || name.contains(['/', ' ']) {
                 continue;
             }
             let file = path.parent().expect("a directory").join(target);
@@ -134,7 +142,7 @@ fn tests_that_documents_name_exist() {
     let is_function = |name: &str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));
     let mut missing = Vec::new();
     for (path, text) in documents() {
-        for (line, word) in quoted(&text) {
+        for (line, word) in quoted(&prose(&text)) {
             // Only the name of a test, which is a sentence, has so many words.
             let is_test = word.matches('_').count() >= 4
                 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
