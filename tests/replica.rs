@@ -543,3 +543,21 @@ fn transfers_asked_for_again_and_again_are_bounded() {
     let refused = world.answer(1_999).expect("one too many is answered").1.body;
     assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
 }
+
+#[test]
+fn reads_of_much_data_are_answered_over_several_turns() {
+    let mut world = World::founded(1);
+    world.ask(0, 1, put(1, "key", &"x".repeat(1 << 20)));
+    world.settle();
+    for id in 100..200 {
+        let RequestBody::Get { key, .. } = get("key") else { unreachable!() };
+        world.ask(0, id, RequestBody::Get { key, stale: id % 2 == 0 });
+    }
+    world.network.answers.clear();
+    world.turn(0);
+    let first = world.network.answers.len();
+    assert!((1..50).contains(&first), "{first} in one turn");
+    assert!(world.has_work(0), "the next turn goes on at once");
+    world.settle();
+    assert_eq!(world.network.answers.len(), 100);
+}

@@ -86,12 +86,11 @@ impl Raft {
         self.core.log.append(Entry::new(LogIndex(1), Term::ZERO, ClusterTime::ZERO, payload));
         self.core.log.commit_to(LogIndex(1));
         self.core.join(configuration);
-        // It listens from now on: nobody could have led before.
-        self.role = Role::Follower(Follower::new(&mut self.core, now, now));
+        if let Role::Follower(follower) = &mut self.role {
+            follower.begin_to_wait(&mut self.core, now);
+        }
         if self.core.voters().first() == Some(&self.core.config.id) {
             self.transition(now, Transition::PreCandidate(Cause::Founding));
-        } else if let Role::Follower(follower) = &mut self.role {
-            follower.begin_to_wait(&mut self.core, now);
         }
     }
 
@@ -228,7 +227,7 @@ impl Raft {
             Message::Heartbeat(m) => follower.on_heartbeat(core, from, m),
             Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
             Message::ReadIndexResponse(m) => follower.on_read_index_response(core, from, m),
-            Message::TimeoutNow(_) => return follower.on_timeout_now(from),
+            Message::TimeoutNow(_) => return follower.on_timeout_now(now, from),
             Message::ReadIndex(m) => core.refuse_read(from, m),
             _ => {} // answers to what this node asked in a role that is over
         }

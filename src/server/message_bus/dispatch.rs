@@ -96,6 +96,7 @@ impl<S: Socket> MessageBus<S> {
 
     fn on_request(&mut self, id: ConnectionId, payload: bytes::Bytes) {
         let client = ClientConnection(id.to_u64());
+        self.note_request(id);
         match Request::decode(payload) {
             Ok(request) => self.inbox.push_back(Inbound::Request(client, request)),
             Err(RequestError { id: Some(request), error }) => {

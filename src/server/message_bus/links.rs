@@ -213,6 +213,9 @@ impl<S: Socket> MessageBus<S> {
         visitor.party = Party::Dismissed;
         self.set_deadline(id, DRAIN_TIMEOUT);
         self.enlist(id);
+        if let Some(oldest) = self.admission.on_unknown(id) {
+            self.close(oldest, &CloseCause::Overdue("no time to part while others waited"));
+        }
     }
 
     /// Ends a connection.
