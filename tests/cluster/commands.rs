@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, free_ports};
-use crate::setup::{Ended, eventually, founded, kv, kv_client, run};
+use crate::setup::{CALM, Ended, eventually, founded, founded_with, kv, kv_client, run};
 
 /// Checks a script: `arguments => status stdout`, where `$` is a newline and `^` a tab. Every line
 /// is asked of another node.
@@ -225,7 +225,8 @@ fn stale_read_is_answered_by_a_node_without_a_leader_and_others_are_not() -> Res
 
 #[test]
 fn outcome_is_unknown_only_if_a_log_may_have_taken_the_write() -> Result<()> {
-    let cluster = founded(3)?;
+    // The leader leads on for a while, and takes writes that it cannot commit.
+    let cluster = founded_with(3, &CALM)?;
     for node in [1, 2] {
         cluster.signal(node, Signal::STOP)?;
     }

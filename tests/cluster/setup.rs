@@ -12,6 +12,9 @@ use kvstore::client::{Client, Options};
 
 use crate::cluster::{Cluster, PATIENCE, list_of_others};
 
+/// Timings so long that a loaded machine disturbs nobody: an election is the test's own doing.
+pub(crate) const CALM: [&str; 4] = ["--heartbeat-ms", "200", "--election-ms", "4000-8000"];
+
 /// A node's program.
 pub(crate) fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_kvstore").into()

@@ -6,11 +6,8 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, PATIENCE};
-use crate::setup::{client_of, eventually, founded, founded_with, kv};
+use crate::setup::{CALM, client_of, eventually, founded, founded_with, kv};
 use crate::writers::{Writers, check_nothing_is_lost};
-
-/// Timings so long that no pause of a loaded machine matters.
-const CALM: [&str; 4] = ["--heartbeat-ms", "100", "--election-ms", "3000-6000"];
 
 #[test]
 fn rolling_restart_under_load_loses_no_write_and_shows_clients_no_error() -> Result<()> {
