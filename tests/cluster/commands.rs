@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, free_ports};
-use crate::setup::{CALM, Ended, eventually, founded, founded_with, kv, kv_client, run};
+use crate::setup::{CALM, Ended, eventually, founded, founded_with, kv, kv_client, run, stop};
 
 /// Checks a script: `arguments => status stdout`, where `$` is a newline and `^` a tab. Every line
 /// is asked of another node.
@@ -228,12 +228,12 @@ fn outcome_is_unknown_only_if_a_log_may_have_taken_the_write() -> Result<()> {
     // The leader leads on for a while, and takes writes that it cannot commit.
     let cluster = founded_with(3, &CALM)?;
     for node in [1, 2] {
-        cluster.signal(node, Signal::STOP)?;
+        stop(&cluster, node)?;
     }
-    let unknown = kv(&cluster, 0, "--timeout-ms 100 --client-id shop --seq 9 put k v")?;
+    let unknown = kv(&cluster, 0, "--timeout-ms 1000 --client-id shop --seq 9 put k v")?;
     ensure!(unknown.status == 3, "{unknown:?}");
     ensure!(unknown.stderr.contains("--client-id shop --seq 9"), "{unknown:?}");
-    let json = kv(&cluster, 0, "--json --timeout-ms 100 put k v")?.json();
+    let json = kv(&cluster, 0, "--json --timeout-ms 1000 put k v")?.json();
     ensure!(json["error"] == "outcome_unknown" && json["seq"].is_u64(), "{json}");
     for node in [1, 2] {
         cluster.signal(node, Signal::CONT)?;
