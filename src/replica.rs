@@ -421,6 +421,9 @@ impl<D: Disk> Replica<D> {
                 self.writes.forget_in_flight();
             }
         }
+        if !self.leads() {
+            self.refuse_truncated();
+        }
         let was_transferring = self.hand_over.note_transfer(self.raft.transferring_to());
         self.answer_transfers();
         if was_transferring {

@@ -358,6 +358,29 @@ fn transfer_asked_for_by_a_client_is_answered_when_it_is_done() {
 }
 
 #[test]
+fn writes_that_a_new_leader_never_got_are_told_so_without_waiting_for_their_indexes() {
+    let mut world = World::founded(3);
+    // The leader's writes reach nobody, and the others believe it dead.
+    for id in 1..=5 {
+        world.ask(0, id, put(id, "key", "value"));
+    }
+    let now = world.now;
+    world.network.sender = 0;
+    world.nodes[0].as_mut().unwrap().process_ready(now, &mut world.network).unwrap();
+    world.network.queue.clear();
+    for node in 1..3 {
+        world.node(node).on_link_down(now, NodeId(1));
+        world.node(node).on_peer_dead(now, NodeId(1));
+    }
+    world.pass(60);
+    assert!(world.leader().is_some_and(|leader| leader != 0));
+    for id in 1..=5 {
+        let lost = ResponseBody::Refused(Refused::LeadershipLost);
+        assert_eq!(world.answer(id).map(|(_, response)| response.body), Some(lost), "write {id}");
+    }
+}
+
+#[test]
 fn cluster_of_one_serves_by_itself() {
     let mut world = World::founded(1);
     world.ask(0, 1, put(1, "key", "value"));

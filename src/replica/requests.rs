@@ -160,7 +160,19 @@ impl<D: Disk> Replica<D> {
 
     /// Another leader's entry took the place of one that clients wait for.
     pub(super) fn refuse_overwritten(&mut self, index: LogIndex) {
-        for Waiter { client, request } in self.writes.take_overwritten(index) {
+        let overwritten = self.writes.take_overwritten(index);
+        self.refuse_lost(overwritten);
+    }
+
+    /// The log of a new leader ends before entries that clients wait for, and may end there for
+    /// long.
+    pub(super) fn refuse_truncated(&mut self) {
+        let lost = self.writes.take_lost(self.raft.log());
+        self.refuse_lost(lost);
+    }
+
+    fn refuse_lost(&mut self, waiters: Vec<Waiter>) {
+        for Waiter { client, request } in waiters {
             self.refuse(client, request, Refused::LeadershipLost);
         }
     }

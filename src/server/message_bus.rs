@@ -36,6 +36,8 @@ use crate::wire::{MAX_CLIENT_FRAME_BYTES, MAX_HELLO_BYTES, MAX_PEER_FRAME_BYTES}
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a frame may take to arrive, and output may wait without any progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may ask nothing. Its library connects again when it has something to ask.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a refusal may take to be read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after running out of descriptors.
@@ -106,6 +108,8 @@ struct Visitor {
     is_ready: bool,
     /// It stands in the list of those with output.
     is_dirty: bool,
+    /// Of a client: the timer of its idleness, and the frames that it had sent when that was set.
+    idle: Option<(TimerKey, u64)>,
     /// Of a client: requests that were passed on and have no answer yet.
     unanswered: usize,
     /// Of a client: it is not read until more of its answers have left.
@@ -119,6 +123,8 @@ struct Visitor {
 enum Timer {
     Redial(usize),
     Deadline(ConnectionId),
+    /// A client may have asked nothing for long.
+    Idle(ConnectionId),
     Accept,
     Founding,
 }
@@ -331,6 +337,7 @@ impl<S: Socket> MessageBus<S> {
             match timer {
                 Timer::Redial(entry) => self.on_redial(entry),
                 Timer::Deadline(id) => self.on_deadline(id),
+                Timer::Idle(id) => self.on_idle(id),
                 Timer::Accept => self.admission.resume(),
                 Timer::Founding => self.on_founding_timer(),
             }

@@ -53,6 +53,7 @@ impl<S: Socket> MessageBus<S> {
             return self.refuse(id, Refusal { reason: RefusalReason::Busy, message });
         }
         self.become_party(id, Party::Client, MAX_CLIENT_FRAME_BYTES);
+        self.watch_idleness(id);
         self.inbox.push_back(Inbound::ClientHello(ClientConnection(id.to_u64())));
     }
 

@@ -619,6 +619,24 @@ fn client_that_does_not_read_its_answers_is_not_read_and_then_closed() {
 }
 
 #[test]
+fn client_that_asks_nothing_for_ten_minutes_is_closed_and_one_that_asks_is_not() {
+    let mut world = World::founded(1);
+    let (_silent, silent_name) = world.welcomed(1);
+    let (mut busy, busy_name) = world.welcomed(1);
+    world.now += Duration::from_secs(599);
+    busy.send_get(1);
+    world.pass(1);
+    world.inbound(1).clear();
+    world.node(1).bus.reply(busy_name, &response(1, 1));
+    world.now += Duration::from_secs(2);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(silent_name)]);
+    world.now += Duration::from_secs(1200);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(busy_name)]);
+}
+
+#[test]
 fn client_that_waits_for_too_many_answers_is_not_read_until_it_has_half_of_them() {
     let mut world = World::founded(1);
     let (mut client, name) = world.welcomed(1);
