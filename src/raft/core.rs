@@ -38,7 +38,7 @@ pub(super) struct Durable {
     pub(super) hard_state: HardState,
     pub(super) under_way: Option<Mark>,
     pub(super) batches: u64,
-    /// The term that this node led when it stopped, until people were told that it is over.
+    /// The term that this node led before it stopped, until people were told that it is over.
     pub(super) led_before: Option<Term>,
 }
 
@@ -87,7 +87,7 @@ impl Core {
         // Below 2^63, so that they can rise for ever.
         let mut start = || rng.random::<u64>() >> 1;
         let numbers = Numbers { pre_vote_round: start(), read_request: start() };
-        let led_before = term_led(config.id, hard_state, &entries);
+        let led_before = term_led(config.id, &entries);
         Self {
             config,
             rng,
@@ -157,6 +157,15 @@ impl Core {
         self.outbox.forget_promises();
     }
 
+    /// A node that led before it stopped sees a later term, or the leader of one: it gives way now,
+    /// as people are told.
+    pub(super) fn end_old_leadership(&mut self) {
+        let to = self.term();
+        if let Some(from) = self.durable.led_before.take_if(|led| *led < to) {
+            self.events.push(Event::SteppingDown { from, to });
+        }
+    }
+
     pub(super) fn commit_to(&mut self, index: LogIndex) {
         self.log.commit_to(index.max(self.log.committed()));
     }
@@ -197,10 +206,10 @@ impl Core {
     }
 }
 
-/// The term that this node led when it stopped: its last term, if the log's last no-op is its
-/// own.
-fn term_led(id: NodeId, hard_state: HardState, entries: &[Entry]) -> Option<Term> {
-    let own = |entry: &&Entry| entry.payload == Payload::NoOp { leader: id };
-    let last = entries.iter().rev().take_while(|entry| entry.term == hard_state.term).find(own);
-    last.map(|entry| entry.term)
+/// The term that this node led when it stopped, as far as its log knows: that of the last no-op, if
+/// the no-op is its own.
+fn term_led(id: NodeId, entries: &[Entry]) -> Option<Term> {
+    let is_no_op = |entry: &&Entry| matches!(entry.payload, Payload::NoOp { .. });
+    let last = entries.iter().rev().find(is_no_op)?;
+    (last.payload == Payload::NoOp { leader: id }).then_some(last.term)
 }

@@ -134,10 +134,8 @@ impl Raft {
     /// "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to
     /// follower" (Figure 2, All Servers).
     fn adopt_term(&mut self, now: Instant, term: Term) {
-        if let Some(from) = self.core.durable.led_before.take() {
-            self.core.events.push(Event::SteppingDown { from, to: term });
-        }
         self.core.begin_term(term);
+        self.core.end_old_leadership();
         // Its timer goes on: a term that it learns of, and does not vote in, gains it no patience.
         match &mut self.role {
             Role::Follower(follower) => follower.forget_leader(&mut self.core),
@@ -258,6 +256,7 @@ impl Raft {
         if let Role::Candidate(_) = self.role {
             self.transition(now, Transition::Follower);
         }
+        self.core.end_old_leadership();
         match &mut self.role {
             Role::Follower(follower) => follower.follow(&mut self.core, now, from),
             _ => false,
