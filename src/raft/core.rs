@@ -9,9 +9,10 @@ use thiserror::Error;
 use super::config::Config;
 use super::log::{Log, Position};
 use super::ready::{Event, Mark, Outbox, ReadState};
+use super::snapshots::SnapshotInput;
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
-use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot, SnapshotId};
 use crate::wire::peer::{Message, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse};
 
 /// What a node has in every role.
@@ -30,6 +31,9 @@ pub(super) struct Core {
     pub(super) reads: Vec<ReadState>,
     pub(super) events: Vec<Event>,
     pub(super) numbers: Numbers,
+    /// The last snapshot that is durable here: the log is held from its index on, or from before.
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) snapshot_inputs: Vec<SnapshotInput>,
 }
 
 /// What is known to be on disk, and what is being written.
@@ -82,7 +86,12 @@ pub enum TransferError {
 
 impl Core {
     /// What storage recovered, before the founding is looked for.
-    pub(super) fn recover(config: Config, hard_state: HardState, entries: Vec<Entry>) -> Self {
+    pub(super) fn recover(
+        config: Config,
+        hard_state: HardState,
+        snapshot: Option<Snapshot>,
+        entries: Vec<Entry>,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(config.seed);
         // Below 2^63, so that they can rise for ever.
         let mut start = || rng.random::<u64>() >> 1;
@@ -95,12 +104,19 @@ impl Core {
             voters: Vec::new(),
             hard_state,
             durable: Durable { hard_state, under_way: None, batches: 0, led_before },
-            log: Log::recover(entries),
+            log: match &snapshot {
+                None => Log::recover(entries),
+                Some(Snapshot { index, term, stamp, .. }) => {
+                    Log::recover_after(Position { index: *index, term: *term }, *stamp, entries)
+                }
+            },
             outbox: Outbox::default(),
             links: BTreeSet::new(),
             reads: Vec::new(),
             events: Vec::new(),
             numbers,
+            snapshot,
+            snapshot_inputs: Vec::new(),
         }
     }
 
@@ -170,6 +186,11 @@ impl Core {
         } else {
             self.outbox.promise(to, message);
         }
+    }
+
+    /// Whether a snapshot has what this log is not known to have.
+    pub(super) fn needs_snapshot(&self, id: &SnapshotId) -> bool {
+        id.index > self.log.committed() && self.log.term_at(id.index) != Some(id.term)
     }
 
     pub(super) fn violation(&mut self, from: NodeId, what: &'static str) {
