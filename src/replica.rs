@@ -6,20 +6,21 @@
 //! is written there and nowhere else. The server and the simulator run this very code.
 
 mod announce;
+mod back_pressure;
 mod cluster_clock;
 mod hand_over;
 mod members;
 mod parking;
 mod reads;
 mod requests;
+mod timers;
 mod writes;
 
 use crate::kv::{Limits, StateMachine};
 use crate::raft::{self, Raft};
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
-use crate::timer_wheel::{TimerKey, TimerWheel};
-use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
+use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
@@ -30,6 +31,7 @@ use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
 use reads::Reads;
+use timers::{Timer, Timers};
 use writes::Writes;
 
 /// A client's connection, as the server names it; opaque here.
@@ -96,26 +98,8 @@ struct Own {
     leader_seen: (Option<NodeId>, Term),
     /// The log's next segment is being prepared, a slice in each idle turn.
     spare_unfinished: bool,
-}
-
-/// What a replica waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    /// Raft's next deadline: elections, heartbeats, the loss of a quorum.
-    Raft,
-    /// A parked request has waited long enough.
-    Parked { slot: usize },
-    /// The leader proposes to expire sessions.
-    Expiry,
-}
-
-/// The replica's wheel, and the two timers of which there is one each.
-struct Timers {
-    wheel: TimerWheel<Timer>,
-    raft: Option<(TimerKey, Instant)>,
-    expiry: Option<(TimerKey, Instant)>,
-    /// The last proposal to expire sessions is given this long to be applied.
-    no_expiry_before: Instant,
+    /// Since when this leader's uncommitted log is at its cap, at this commit index.
+    full_since: Option<(Instant, LogIndex)>,
 }
 
 /// Bytes of the log's next segment that one idle turn prepares.
@@ -123,6 +107,9 @@ const SPARE_SLICE_BYTES: u64 = 256 << 10;
 
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
+
+/// Bytes that reads give in one step of a turn, but for a single larger answer; the rest follows.
+const MAX_READ_BYTES: usize = 4 << 20;
 
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
@@ -141,6 +128,7 @@ impl<D: Disk> Replica<D> {
                 started: now,
                 leader_seen: (None, Term::ZERO),
                 spare_unfinished: false,
+                full_since: None,
             },
             raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
             state: StateMachine::new(Limits::STANDARD),
@@ -149,7 +137,7 @@ impl<D: Disk> Replica<D> {
             writes: Writes::default(),
             reads: Reads::default(),
             parking: Parking::default(),
-            timers: Timers { wheel: TimerWheel::new(now), raft: None, expiry: None, no_expiry_before: now },
+            timers: Timers::new(now),
             clock: ClusterClock::default(),
             answers: Vec::new(),
             hand_over: HandOver::default(),
@@ -237,6 +225,10 @@ impl<D: Disk> Replica<D> {
         self.raft.leader()
     }
 
+    fn leads(&self) -> bool {
+        self.raft.leader() == Some(self.own.id)
+    }
+
     /// The consensus state, to look at.
     #[must_use]
     pub fn raft(&self) -> &Raft {
@@ -267,12 +259,6 @@ impl<D: Disk> Replica<D> {
     #[must_use]
     pub fn member_addresses(&self) -> Vec<MemberAddress> {
         self.members.addresses(self.configuration())
-    }
-
-    /// Whether clients should be read at all: false while the uncommitted log is at its cap.
-    #[must_use]
-    pub fn takes_requests(&self) -> bool {
-        self.raft.log().uncommitted_bytes() < self.raft.config().max_uncommitted_bytes
     }
 
     /// Fires what is due.
@@ -306,8 +292,9 @@ impl<D: Disk> Replica<D> {
         let log = self.raft.log();
         log.applied() < log.committed()
             || self.reads.has_turn()
+            || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
-            || self.own.spare_unfinished
+            || (self.own.spare_unfinished && self.may_prepare_spare())
             || self.raft.has_ready(now)
     }
 
@@ -347,7 +334,7 @@ impl<D: Disk> Replica<D> {
             let batch =
                 Batch { hard_state: ready.hard_state, entries: &ready.entries, peer_boots: &peer_boots };
             self.storage.persist(&batch)?;
-        } else if self.leader().is_some() {
+        } else if self.may_prepare_spare() {
             self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
         }
 
@@ -360,7 +347,13 @@ impl<D: Disk> Replica<D> {
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
+        self.note_whether_full(now);
         Ok(())
+    }
+
+    /// Without a leader the disk is kept free for votes.
+    fn may_prepare_spare(&self) -> bool {
+        self.leader().is_some()
     }
 
     /// Applies a bounded number of committed entries, answers who waited for them, and the reads
@@ -370,22 +363,31 @@ impl<D: Disk> Replica<D> {
             let Some(entry) = self.raft.next_to_apply() else { break };
             self.apply(now, entry);
         }
+        self.take_read_indexes(now);
+        let (applied, mut bytes) = (self.raft.log().applied(), 0);
+        while bytes < MAX_READ_BYTES
+            && let Some(read) = self.reads.next_answerable(applied)
+        {
+            bytes += self.answer_read(read);
+        }
+    }
+
+    /// Reads whose leader is gone before it told their index wait for the next one.
+    fn take_read_indexes(&mut self, now: Instant) {
         for state in self.raft.take_reads() {
             for read in self.reads.on_read_state(state) {
                 self.park(now, read);
             }
-        }
-        for read in self.reads.take_answerable(self.raft.log().applied()) {
-            self.answer_read(read);
         }
     }
 
     fn apply(&mut self, now: Instant, entry: Entry) {
         let (index, revision) = (entry.index, Revision::from(entry.index));
         match entry.payload {
-            Payload::NoOp { leader } => {
+            Payload::NoOp { .. } => {
                 self.state.advance(revision, entry.stamp);
-                if leader == self.own.id && entry.term == self.raft.term() {
+                // Not if this node gave way between the entry's commitment and now.
+                if self.leads() && entry.term == self.raft.term() {
                     self.clock.start(entry.stamp, now);
                 }
             }
@@ -406,19 +408,27 @@ impl<D: Disk> Replica<D> {
     /// its log holds already, one that lost its leadership forgets them, and requests that wait for
     /// a leader are looked through.
     fn look_for_leader(&mut self, now: Instant) {
+        // First, since the next leader may be known already: nobody would look through them later.
+        self.take_read_indexes(now);
         let seen = (self.raft.leader(), self.raft.term());
         let is_new = seen != self.own.leader_seen;
         if is_new {
             self.own.leader_seen = seen;
-            if seen.0 == Some(self.own.id) {
+            if self.leads() {
                 self.writes.rebuild(self.raft.log(), self.raft.log().applied());
             } else {
                 self.clock.stop();
                 self.writes.forget_in_flight();
             }
         }
+        if !self.leads() {
+            self.refuse_truncated();
+        }
         let was_transferring = self.hand_over.note_transfer(self.raft.transferring_to());
         self.answer_transfers();
+        if was_transferring {
+            self.resign_again(now);
+        }
         if (is_new || was_transferring) && seen.0.is_some() && self.raft.transferring_to().is_none() {
             self.serve_parked(now);
         }
@@ -434,7 +444,7 @@ impl<D: Disk> Replica<D> {
     fn propose_expiry(&mut self, now: Instant) {
         self.timers.no_expiry_before = now + self.raft.config().election_max;
         let time = self.clock.read(now, self.state.cluster_time());
-        if self.raft.leader() == Some(self.own.id) && time >= self.state.next_expiry() {
+        if self.leads() && time >= self.state.next_expiry() {
             let mut out = crate::wire::Writer::new();
             Command::ExpireSessions.encode(&mut out);
             // If it is refused now, the timer is armed again all the same.
@@ -442,16 +452,9 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Keeps one timer for Raft and one for expiry, each at its deadline or before: a deadline that
-    /// moved later (as with every heartbeat heard) leaves the timer where it is, to fire for
-    /// nothing once.
     fn arm_timers(&mut self) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        let expiry = self.clock.moment_of(self.state.next_expiry());
-        let expiry = expiry.map(|moment| moment.max(self.timers.no_expiry_before));
-        let Timers { wheel, raft: raft_timer, expiry: expiry_timer, .. } = &mut self.timers;
-        arm(wheel, raft_timer, raft, Timer::Raft);
-        arm(wheel, expiry_timer, expiry, Timer::Expiry);
+        self.timers.arm(raft, self.clock.moment_of(self.state.next_expiry()));
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {
@@ -468,23 +471,5 @@ impl<D: Disk> Replica<D> {
 fn send(transport: &mut impl Transport, messages: &[Envelope]) {
     for Envelope { to, message } in messages {
         transport.send(*to, message);
-    }
-}
-
-fn arm(
-    wheel: &mut TimerWheel<Timer>,
-    armed: &mut Option<(TimerKey, Instant)>,
-    deadline: Option<Instant>,
-    timer: Timer,
-) {
-    match (&armed, deadline) {
-        (Some((_, at)), Some(deadline)) if *at <= deadline => {}
-        (_, Some(deadline)) => {
-            if let Some((key, _)) = armed.take() {
-                wheel.cancel(key);
-            }
-            *armed = Some((wheel.insert(deadline, timer), deadline));
-        }
-        (_, None) => {}
     }
 }

@@ -37,6 +37,9 @@
 //! - **InstallSnapshot** (section 7): chunks name the very file that they are of, and are
 //!   acknowledged one by one. The core knows which entries a snapshot stands for and who needs
 //!   one; bytes are its caller's.
+//! - **Patience.** A candidate's begins when its requests leave, doubles with each try in vain, and a
+//!   new try begins with a pre-vote in the same term, in which late votes still count: disks slower
+//!   than a retry delay an election, but do not prevent it.
 //!
 //! # What is left out
 //!
@@ -44,6 +47,11 @@
 //!   question of safety, and they contradict acting on evidence of a dead leader.
 //! - Changes of the members (thesis 4). They are a configuration in the log from entry 1 on, so
 //!   that changing them later is one more kind of entry.
+//!
+//! # How it is tested
+//!
+//! `tests.rs` has an index of which golden script (`testscripts/`) tests which rule of the paper and
+//! the thesis. Beside the scripts, random networks, disks and deaths, and peers that say anything.
 
 mod config;
 mod core;

@@ -19,11 +19,11 @@ impl<D: Disk> Replica<D> {
         match &arrival.request.body {
             RequestBody::Status => self.answer_status(&arrival),
             RequestBody::Get { stale: true, .. } | RequestBody::Scan { stale: true, .. } => {
-                self.answer_read(arrival);
+                self.on_read(arrival, true);
             }
             _ if !self.may_serve(&arrival) => self.park(now, arrival),
             RequestBody::Get { .. } | RequestBody::Scan { .. } | RequestBody::ListSessions => {
-                self.on_read(arrival);
+                self.on_read(arrival, false);
             }
             _ if !self.leads() => self.refer_to_leader(arrival),
             RequestBody::Transfer { .. } => self.on_transfer(now, arrival),
@@ -38,18 +38,12 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn leads(&self) -> bool {
-        self.raft.leader() == Some(self.own.id)
-    }
-
-    /// Whether there is a leader to serve this request: one that its client has not found silent.
+    /// Whether there is a leader to serve this request, and one that is news to a client which found
+    /// a leader silent: of a later term, or this node itself.
     fn may_serve(&self, arrival: &Arrival) -> bool {
-        let Some(leader) = self.raft.leader() else { return false };
-        let is_found_silent = arrival
-            .request
-            .silent_leader
-            .is_some_and(|silent| silent.id == leader && silent.term >= self.raft.term());
-        !is_found_silent || leader == self.own.id
+        let (leader, term) = (self.raft.leader(), self.raft.term());
+        let silent = arrival.request.silent_leader;
+        leader.is_some() && (self.leads() || silent.is_none_or(|silent| silent.term < term))
     }
 
     /// The request waits for a leader, for as long as it may.
@@ -79,12 +73,15 @@ impl<D: Disk> Replica<D> {
         self.refuse(arrival.client, arrival.request.id, refused);
     }
 
-    fn on_read(&mut self, arrival: Arrival) {
+    fn on_read(&mut self, arrival: Arrival, stale: bool) {
         if self.reads.is_full() {
             let busy = "too many reads are under way; try again in a moment".to_owned();
             return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
         }
-        self.reads.push(arrival);
+        match stale {
+            true => self.reads.push_stale(self.raft.log().applied(), arrival),
+            false => self.reads.push(arrival),
+        }
     }
 
     /// A write at the leader. Only a recorded result may be answered at once, since that is
@@ -98,7 +95,10 @@ impl<D: Disk> Replica<D> {
             let body = ResponseBody::Written { outcome, cached: true };
             return self.answer_at(arrival.client, arrival.request.id, revision, body);
         }
-        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
+        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write)
+            && !self.writes.is_full()
+        // else it is refused below
+        {
             return self.wait_for(index, &arrival);
         }
         if let Some(index) = self.propose(now, arrival, &Command::Write(write.clone())) {
@@ -148,12 +148,11 @@ impl<D: Disk> Replica<D> {
             self.writes.on_recorded(write);
         }
         let applied = self.state.apply(Revision::from(index), stamp, command);
-        let Some((proposed_in, waiters)) = self.writes.on_applied(index) else { return };
-        let (revision, body) = if proposed_in == term {
-            answer_of(applied, Revision::from(index))
-        } else {
-            (Revision::from(index), ResponseBody::Refused(Refused::LeadershipLost))
-        };
+        let waiters = self.writes.on_applied(index, term);
+        if waiters.is_empty() {
+            return;
+        }
+        let (revision, body) = answer_of(applied, Revision::from(index));
         for Waiter { client, request } in waiters {
             self.answer_at(client, request, revision, body.clone());
         }
@@ -161,15 +160,25 @@ impl<D: Disk> Replica<D> {
 
     /// Another leader's entry took the place of one that clients wait for.
     pub(super) fn refuse_overwritten(&mut self, index: LogIndex) {
-        let Some((_, waiters)) = self.writes.on_applied(index) else { return };
+        let overwritten = self.writes.take_overwritten(index);
+        self.refuse_lost(overwritten);
+    }
+
+    /// The log of a new leader ends before entries that clients wait for, and may end there for
+    /// long.
+    pub(super) fn refuse_truncated(&mut self) {
+        let lost = self.writes.take_lost(self.raft.log());
+        self.refuse_lost(lost);
+    }
+
+    fn refuse_lost(&mut self, waiters: Vec<Waiter>) {
         for Waiter { client, request } in waiters {
             self.refuse(client, request, Refused::LeadershipLost);
         }
     }
 
-    /// Answers a read from the state as it is: a stale one at once, any other once its read index
-    /// is applied.
-    pub(super) fn answer_read(&mut self, arrival: Arrival) {
+    /// Answers a read from the state as it is, which suffices by now. Gives the bytes of the answer.
+    pub(super) fn answer_read(&mut self, arrival: Arrival) -> usize {
         let body = match arrival.request.body {
             RequestBody::Get { key, .. } => ResponseBody::Value(self.state.get(&key)),
             RequestBody::Scan { prefix, after, limit, .. } => {
@@ -179,7 +188,9 @@ impl<D: Disk> Replica<D> {
             RequestBody::ListSessions => ResponseBody::Sessions(self.state.sessions()),
             _ => unreachable!("only reads come here"),
         };
+        let bytes = body.payload_bytes();
         self.answer(arrival.client, arrival.request.id, body);
+        bytes
     }
 
     fn answer_status(&mut self, arrival: &Arrival) {
@@ -210,6 +221,7 @@ impl<D: Disk> Replica<D> {
             ("waiting_writes", self.writes.waiters(), Writes::MAX_WAITERS),
             ("waiting_reads", self.reads.len(), Reads::MAX_READS),
             ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
+            ("parked_bytes", self.parking.bytes(), Parking::MAX_BYTES),
         ];
         let own =
             own.map(|(name, used, cap)| Bound { name: name.to_owned(), used: count(used), cap: count(cap) });

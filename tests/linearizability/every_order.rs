@@ -10,7 +10,7 @@ use crate::{STEP_LIMIT, one_key};
 const HISTORIES: u64 = 6_000;
 const MAX_OPERATIONS: u32 = 6;
 
-type State = <Store as Model>::State;
+pub(crate) type State = <Store as Model>::State;
 
 /// Whether some order of all answered operations and any of the rest, in agreement with time, gives
 /// every answer. It tries them all and remembers nothing.
@@ -50,7 +50,7 @@ fn value_or_absent(rng: &mut StdRng) -> Option<Value> {
     rng.random_bool(0.8).then(|| value(rng))
 }
 
-fn input(rng: &mut StdRng) -> Input {
+pub(crate) fn input(rng: &mut StdRng) -> Input {
     match rng.random_range(0..10) {
         0..=3 => Input::Get,
         4..=6 => Input::Put(value(rng)),
@@ -60,7 +60,7 @@ fn input(rng: &mut StdRng) -> Input {
 }
 
 /// Some answer to this question, true or not.
-fn output(rng: &mut StdRng, input: &Input) -> Output {
+pub(crate) fn output(rng: &mut StdRng, input: &Input) -> Output {
     match input {
         Input::Get => Output::Value(value_or_absent(rng)),
         Input::Put(_) => Output::Done,
@@ -73,7 +73,7 @@ fn output(rng: &mut StdRng, input: &Input) -> Output {
 }
 
 /// The answer that the model gives.
-fn true_output(rng: &mut StdRng, state: &State, input: &Input) -> Output {
+pub(crate) fn true_output(rng: &mut StdRng, state: &State, input: &Input) -> Output {
     loop {
         let output = output(rng, input);
         if Store::step(state, input, Some(&output)).is_some() {

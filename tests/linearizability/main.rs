@@ -2,13 +2,17 @@
 //! verdicts, and against trying every order.
 
 mod every_order;
+mod every_revision;
 #[path = "../sim/history.rs"]
 mod history;
+#[path = "../sim/history_lines.rs"]
+mod history_lines;
 mod jepsen;
 mod kv_log;
 #[path = "../sim/linearizability.rs"]
 mod linearizability;
 mod long_histories;
+mod own_histories;
 mod recorded;
 #[path = "../sim/revisions.rs"]
 mod revisions;

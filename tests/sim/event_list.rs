@@ -2,11 +2,11 @@
 
 use super::{Model, Operation};
 
-/// A call or a return, of the operation with this number.
+/// What happens at a moment: the call of the operation with this number, or a return.
 #[derive(Clone, Copy)]
 pub(super) enum Event {
     Call(usize),
-    Return(usize),
+    Return,
 }
 
 /// The events of the operations that are not placed, by time, as a linked list.
@@ -40,7 +40,7 @@ impl EventList {
         for (at, (_, is_return, number)) in stamped.into_iter().enumerate() {
             if is_return {
                 return_of[number] = Some(at);
-                events.push(Event::Return(number));
+                events.push(Event::Return);
             } else {
                 call_of[number] = at;
                 events.push(Event::Call(number));

@@ -31,7 +31,7 @@ use std::fmt;
 use serde_json::{Value as Json, json};
 
 use super::linearizability::{Answer, Operation};
-use super::store_model::{Input, Output, Store, Value};
+use super::store_model::{Input, Output, Store};
 
 /// One attempt at an operation, as a client saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,28 +82,6 @@ pub(crate) struct Contradiction {
     pub(crate) attempt: Box<Attempt>,
 }
 
-/// A line that is no attempt, though it has an `op_id`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MalformedLine {
-    /// Counted from 1.
-    pub(crate) line: usize,
-    /// What is wrong.
-    pub(crate) cause: String,
-}
-
-/// The attempts of a history in JSON lines, in the order of the lines.
-pub(crate) fn parse_attempts(text: &str) -> Result<Vec<Attempt>, MalformedLine> {
-    let mut attempts = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let malformed = |cause| MalformedLine { line: at + 1, cause };
-        let object: Json = serde_json::from_str(line).map_err(|error| malformed(error.to_string()))?;
-        if object.get("op_id").is_some() {
-            attempts.push(Attempt::from_json(&object).map_err(malformed)?);
-        }
-    }
-    Ok(attempts)
-}
-
 impl History {
     /// Puts attempts, in any order, together to operations.
     pub(crate) fn new(mut attempts: Vec<Attempt>) -> Result<Self, Contradiction> {
@@ -133,10 +111,8 @@ impl History {
     /// The operations on each key, for a search by the stamps of their clients' clock.
     pub(crate) fn by_key(&self) -> BTreeMap<String, Vec<Operation<Store>>> {
         let mut keys: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for operation in &self.operations {
-            let Attempt { client, input, call_ns: call, .. } = operation.clone();
-            let answer = operation.answer().map(|(at, output, _)| Answer { at, output: output.clone() });
-            keys.entry(operation.key.clone()).or_default().push(Operation { client, input, call, answer });
+        for attempt in &self.operations {
+            keys.entry(attempt.key.clone()).or_default().push(attempt.operation());
         }
         keys
     }
@@ -149,6 +125,12 @@ impl Attempt {
             Ending::Ok { ret_ns, output, revision } => Some((*ret_ns, output, *revision)),
             Ending::Fail { .. } | Ending::Unknown { .. } => None,
         }
+    }
+
+    /// The same for a search, without what only people want to know.
+    pub(crate) fn operation(&self) -> Operation<Store> {
+        let answer = self.answer().map(|(at, output, _)| Answer { at, output: output.clone() });
+        Operation { client: self.client, input: self.input.clone(), call: self.call_ns, answer }
     }
 
     /// Takes in a later attempt of the same (client, seq).
@@ -169,36 +151,6 @@ impl Attempt {
             self.ending = attempt.ending;
         }
         Ok(())
-    }
-
-    fn from_json(object: &Json) -> Result<Self, String> {
-        let field = |name: &str| object.get(name).unwrap_or(&Json::Null);
-        let call_ns = number(object, "call_ns")?;
-        let ret_ns = optional_number(object, "ret_ns")?;
-        if ret_ns.is_some_and(|ret_ns| ret_ns < call_ns) {
-            return Err("ret_ns lies before call_ns".to_owned());
-        }
-        let input = input_from(field("kind"), field("arg"))?;
-        let end = || ret_ns.ok_or("out without ret_ns is unknown".to_owned());
-        let ending = match field("out").as_str() {
-            Some("ok") => {
-                let output = output_from(&input, field("value"))?;
-                Ending::Ok { ret_ns: end()?, output, revision: optional_number(object, "rev")? }
-            }
-            Some("fail") => Ending::Fail { ret_ns: end()? },
-            Some("unknown") => Ending::Unknown { ret_ns },
-            _ => return Err(format!("out is {}", field("out"))),
-        };
-        Ok(Self {
-            op_id: number(object, "op_id")?,
-            client: number(object, "client")?,
-            sequence: optional_number(object, "seq")?,
-            node: optional_number(object, "node")?,
-            key: field("key").as_str().ok_or("key is no text")?.to_owned(),
-            input,
-            call_ns,
-            ending,
-        })
     }
 }
 
@@ -227,60 +179,6 @@ impl fmt::Display for Contradiction {
         let Contradiction { operation, attempt } = self;
         write!(f, "one write, twice told:\n    {operation}\n    {attempt}")
     }
-}
-
-impl fmt::Display for MalformedLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.cause)
-    }
-}
-
-fn number(object: &Json, name: &str) -> Result<u64, String> {
-    optional_number(object, name)?.ok_or(format!("{name} is missing"))
-}
-
-fn optional_number(object: &Json, name: &str) -> Result<Option<u64>, String> {
-    match object.get(name) {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or(format!("{name} is no number: {value}")),
-    }
-}
-
-fn text(json: &Json) -> Option<Value> {
-    json.as_str().map(Value::from)
-}
-
-/// Text, or null for absent; `None` if it is neither.
-fn text_or_absent(json: &Json) -> Option<Option<Value>> {
-    if json.is_null() { Some(None) } else { text(json).map(Some) }
-}
-
-fn input_from(kind: &Json, arg: &Json) -> Result<Input, String> {
-    let input = match (kind.as_str(), arg) {
-        (Some("get"), Json::Null) => Some(Input::Get),
-        (Some("delete"), Json::Null) => Some(Input::Delete),
-        (Some("put"), value) => text(value).map(Input::Put),
-        (Some("cas"), Json::Array(pair)) if pair.len() == 2 => text_or_absent(&pair[0])
-            .zip(text(&pair[1]))
-            .map(|(expected, new)| Input::CompareAndSet { expected, new }),
-        _ => None,
-    };
-    input.ok_or_else(|| format!("kind {kind} with arg {arg}"))
-}
-
-fn output_from(input: &Input, value: &Json) -> Result<Output, String> {
-    let output = match (input, value) {
-        (Input::Get, value) => text_or_absent(value).map(Output::Value),
-        (Input::Put(_), Json::Null) => Some(Output::Done),
-        (Input::Delete, Json::Bool(existed)) => Some(if *existed { Output::Done } else { Output::NotFound }),
-        (Input::CompareAndSet { .. }, Json::Bool(true)) => Some(Output::Done),
-        (Input::CompareAndSet { .. }, Json::Object(mismatch)) => {
-            let current = mismatch.get("mismatch").and_then(text_or_absent);
-            current.map(|current| Output::Mismatch { current })
-        }
-        _ => None,
-    };
-    output.ok_or_else(|| format!("{input} with value {value}"))
 }
 
 fn input_to_json(input: &Input) -> (&'static str, Json) {

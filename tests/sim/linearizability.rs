@@ -68,7 +68,9 @@ pub(crate) trait Model: Clone + Debug {
     fn step(state: &Self::State, input: &Self::Input, output: Option<&Self::Output>) -> Option<Self::State>;
 
     /// What an operation with this answer, if it has one, can turn another state into.
-    fn makes(input: &Self::Input, output: Option<&Self::Output>) -> Makes<Self::State>;
+    fn makes(_input: &Self::Input, _output: Option<&Self::Output>) -> Makes<Self::State> {
+        Makes::Anything
+    }
 
     /// The only state in which an operation can get this answer; `None` if there are several.
     fn needs(_input: &Self::Input, _output: &Self::Output) -> Option<Self::State> {
@@ -204,7 +206,8 @@ impl<M: Model> Operation<M> {
         self.answer.as_ref().map(|answer| &answer.output)
     }
 
-    fn step(&self, state: &M::State) -> Option<M::State> {
+    /// The state after this on `state`, if it can have got its answer there.
+    pub(crate) fn step(&self, state: &M::State) -> Option<M::State> {
         M::step(state, &self.input, self.output())
     }
 

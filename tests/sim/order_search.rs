@@ -75,7 +75,7 @@ impl<M: Model> Search<M> {
             at = match self.events.get(at).expect("what is waited for has a return in the list") {
                 Event::Call(operation) if self.choose(operation) => self.events.first(),
                 Event::Call(_) => self.events.after(at),
-                Event::Return(_) => match self.take_back() {
+                Event::Return => match self.take_back() {
                     Some(operation) => self.events.after_call(operation),
                     None => return Found::NoOrder,
                 },

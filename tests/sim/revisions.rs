@@ -9,20 +9,19 @@
 //! 3. Replayed in the order of the revisions, each write comes to its answer, and each read with
 //!    revision r finds the state at r.
 //!
-//! For the third, a write of unknown outcome may have made any revision that no other write on its key
-//! made, after those that were known when it was asked. So it is the search of [`super::linearizability`] with
-//! revisions in the place of stamps: they leave what was answered no choice, and the rest is found
-//! where a read shows it.
+//! For the third, a write of unknown outcome may have made any revision that nobody else made, after
+//! those that were known when it was asked. It is taken for applied only where an answer shows it:
+//! what is not needed to explain an answer is not needed at all.
 //!
 //! Answers without a revision are left out. Others may then seem to see a state that nobody wrote,
 //! so a driver records the revision of each write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::history::{Attempt, History};
-use super::linearizability::{self, Answer, Makes, Model, Operation, Verdict, Violation};
-use super::store_model::{Input, Output, Store, Value};
+use super::linearizability::{Model, Operation, Verdict};
+use super::store_model::{Input, Store};
 
 /// Why the revisions do not tell one story.
 #[derive(Clone, Debug)]
@@ -31,27 +30,8 @@ pub(crate) enum RevisionViolation {
     Twice { revision: u64, first: Box<Attempt>, second: Box<Attempt> },
     /// An operation reflects less than was known before it was asked.
     WentBack { known: u64, operation: Box<Attempt> },
-    /// An answer is not what the state at its revision gives. The explanation's stamps are those of
-    /// [`stamp`].
-    WrongState(Violation<StoreByRevision>),
-}
-
-/// One key of the store, and the revision that it has come to.
-#[derive(Clone, Debug)]
-pub(crate) struct StoreByRevision;
-
-/// What was asked of a key, and the revision of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InputAtRevision {
-    input: Input,
-    at: At,
-}
-
-/// The revision of an operation: the one of its answer, or one after what was known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    Revision(u64),
-    After(u64),
+    /// An answer is not what the state at its revision gives, which this write made, or nobody.
+    WrongState { writer: Option<Box<Attempt>>, operation: Box<Attempt> },
 }
 
 /// Checks a history's revisions, with at most `step_limit` steps for each key.
@@ -60,11 +40,21 @@ pub(crate) fn check(history: &History, step_limit: u64) -> Verdict<RevisionViola
     if let Some(violation) = made_twice(&numbered).or_else(|| went_back(&numbered)) {
         return Verdict::Violated(violation);
     }
-    match linearizability::check(&by_revision(&numbered), step_limit) {
-        Verdict::Holds => Verdict::Holds,
-        Verdict::Violated(violation) => Verdict::Violated(RevisionViolation::WrongState(violation)),
-        Verdict::Unknown { key, steps } => Verdict::Unknown { key, steps },
+    let made: BTreeSet<u64> =
+        numbered.iter().filter(|operation| operation.is_write()).filter_map(Numbered::revision).collect();
+    let mut keys: BTreeMap<&str, Vec<&Numbered>> = BTreeMap::new();
+    for operation in &numbered {
+        keys.entry(&operation.attempt.key).or_default().push(operation);
     }
+    let mut undecided = None;
+    for (key, operations) in keys {
+        match Replay::new(&operations, &made, step_limit).run() {
+            Replayed::Explained => {}
+            Replayed::Wrong(violation) => return Verdict::Violated(violation),
+            Replayed::OutOfSteps => undecided = undecided.or(Some(key.to_owned())),
+        }
+    }
+    undecided.map_or(Verdict::Holds, |key| Verdict::Unknown { key, steps: step_limit })
 }
 
 impl fmt::Display for RevisionViolation {
@@ -76,14 +66,20 @@ impl fmt::Display for RevisionViolation {
             RevisionViolation::WentBack { known, operation } => {
                 write!(f, "revision {known} was known before this was asked:\n    {operation}")
             }
-            RevisionViolation::WrongState(violation) => write!(f, "by revision, {violation}"),
+            RevisionViolation::WrongState { writer, operation } => {
+                write!(f, "this does not fit the state at its revision:\n    {operation}\n")?;
+                match writer {
+                    Some(writer) => write!(f, "  which this write made:\n    {writer}"),
+                    None => write!(f, "  where nothing had been written"),
+                }
+            }
         }
     }
 }
 
 /// An operation, and the highest revision that any answer reflected before it was asked.
 struct Numbered<'a> {
-    operation: &'a Attempt,
+    attempt: &'a Attempt,
     known: u64,
 }
 
@@ -99,17 +95,17 @@ impl<'a> Numbered<'a> {
                 known = known.max(*revision);
                 passed += 1;
             }
-            Numbered { operation, known }
+            Numbered { attempt: operation, known }
         };
         operations.iter().map(number).collect()
     }
 
     fn is_write(&self) -> bool {
-        self.operation.input != Input::Get
+        self.attempt.input != Input::Get
     }
 
     fn revision(&self) -> Option<u64> {
-        self.operation.answer().and_then(|(_, _, revision)| revision)
+        self.attempt.answer().and_then(|(_, _, revision)| revision)
     }
 }
 
@@ -117,8 +113,8 @@ fn made_twice(numbered: &[Numbered]) -> Option<RevisionViolation> {
     let mut made: BTreeMap<u64, &Attempt> = BTreeMap::new();
     for write in numbered.iter().filter(|operation| operation.is_write()) {
         let Some(revision) = write.revision() else { continue };
-        if let Some(first) = made.insert(revision, write.operation) {
-            let (first, second) = (Box::new(first.clone()), Box::new(write.operation.clone()));
+        if let Some(first) = made.insert(revision, write.attempt) {
+            let (first, second) = (Box::new(first.clone()), Box::new(write.attempt.clone()));
             return Some(RevisionViolation::Twice { revision, first, second });
         }
     }
@@ -130,64 +126,145 @@ fn went_back(numbered: &[Numbered]) -> Option<RevisionViolation> {
         let least = operation.known + u64::from(operation.is_write());
         operation.revision().is_some_and(|revision| revision < least)
     })?;
-    Some(RevisionViolation::WentBack { known: late.known, operation: Box::new(late.operation.clone()) })
+    Some(RevisionViolation::WentBack { known: late.known, operation: Box::new(late.attempt.clone()) })
 }
 
-/// The operations on each key, with revisions for stamps.
-fn by_revision(numbered: &[Numbered]) -> BTreeMap<String, Vec<Operation<StoreByRevision>>> {
-    let mut keys: BTreeMap<String, Vec<_>> = BTreeMap::new();
-    for Numbered { operation, known } in numbered {
-        let Attempt { key, client, input, .. } = (*operation).clone();
-        let (at, output) = match operation.answer() {
-            Some((_, output, Some(revision))) => (At::Revision(revision), Some(output.clone())),
-            Some((_, _, None)) => continue,
-            None => (At::After(*known), None),
+/// The replay of one key's operations in the order of their revisions.
+struct Replay<'a> {
+    turns: Vec<Turn<'a>>,
+    unanswered: Vec<Step<'a>>,
+    steps_left: u64,
+    furthest: Option<(usize, Option<&'a Attempt>)>,
+}
+
+/// An operation to replay, its input simplified.
+struct Step<'a> {
+    numbered: &'a Numbered<'a>,
+    operation: Operation<Store>,
+}
+
+/// An operation whose revision is known, and the revisions up to it, since the one before it on its
+/// key, which nobody is known to have made.
+struct Turn<'a> {
+    step: Step<'a>,
+    free: Vec<u64>,
+}
+
+/// What a replay came to.
+enum Replayed {
+    Explained,
+    Wrong(RevisionViolation),
+    OutOfSteps,
+}
+
+/// A state in a replay, and the write that made it.
+#[derive(Clone)]
+struct Reached<'a> {
+    state: <Store as Model>::State,
+    writer: Option<&'a Attempt>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(numbered: &[&'a Numbered<'a>], made: &BTreeSet<u64>, steps_left: u64) -> Self {
+        let mut operations: Vec<Operation<Store>> =
+            numbered.iter().map(|numbered| numbered.attempt.operation()).collect();
+        Store::simplify(&mut operations);
+        let steps = numbered.iter().zip(operations);
+        let steps = steps.map(|(numbered, operation)| Step { numbered, operation });
+        let (mut answered, mut unanswered): (Vec<_>, Vec<_>) =
+            steps.partition(|step| step.operation.answer.is_some());
+        unanswered.retain(|step| step.numbered.is_write());
+        answered.retain(|step| step.numbered.revision().is_some());
+        answered.sort_by_key(|step| (step.numbered.revision(), !step.numbered.is_write()));
+        let mut last = 0;
+        let turn = |step: Step<'a>| {
+            let revision = step.numbered.revision().expect("those without were left out");
+            let free = (last + 1..=revision).filter(|revision| !made.contains(revision)).collect();
+            last = revision;
+            Turn { step, free }
         };
-        let input = InputAtRevision { input, at };
-        let call = stamp(&input);
-        let answer = output.map(|output| Answer { at: call, output });
-        keys.entry(key).or_default().push(Operation { client, input, call, answer });
+        let turns = answered.into_iter().map(turn).collect();
+        Self { turns, unanswered, steps_left, furthest: None }
     }
-    keys
-}
 
-/// Revisions as stamps: a write at twice its revision, reads of that revision behind it.
-fn stamp(InputAtRevision { input, at }: &InputAtRevision) -> u64 {
-    match at {
-        At::Revision(revision) => 2 * revision + u64::from(*input == Input::Get),
-        At::After(known) => 2 * (known + 1),
+    fn run(mut self) -> Replayed {
+        let nothing = Reached { state: None, writer: None };
+        if self.explain_from(0, nothing, &mut BTreeSet::new()) {
+            return Replayed::Explained;
+        }
+        if self.steps_left == 0 {
+            return Replayed::OutOfSteps;
+        }
+        let (turn, writer) = self.furthest.expect("what fails has failed somewhere");
+        let operation = Box::new(self.turns[turn].step.numbered.attempt.clone());
+        let writer = writer.map(|writer| Box::new(writer.clone()));
+        Replayed::Wrong(RevisionViolation::WrongState { writer, operation })
     }
-}
 
-impl Model for StoreByRevision {
-    type State = (Option<Value>, u64);
-    type Input = InputAtRevision;
-    type Output = Output;
+    /// Whether the turns from this one on can be explained, when these writes without an answer are
+    /// used up.
+    fn explain_from(&mut self, first: usize, mut reached: Reached<'a>, used: &mut BTreeSet<usize>) -> bool {
+        for turn in first..self.turns.len() {
+            let Some(after) = self.turns[turn].step.apply(&reached) else {
+                if self.furthest.is_none_or(|(furthest, _)| turn > furthest) {
+                    self.furthest = Some((turn, reached.writer));
+                }
+                return self.explain_by_unanswered(turn, &reached, used, 0);
+            };
+            reached = after;
+        }
+        true
+    }
 
-    fn step(state: &Self::State, input: &InputAtRevision, output: Option<&Output>) -> Option<Self::State> {
-        let (before, last) = state;
-        let after = Store::step(before, &input.input, output)?;
-        match input.at {
-            At::Revision(revision) => {
-                let least = last + u64::from(input.input != Input::Get);
-                (revision >= least).then_some((after, revision))
+    /// Whether a turn that does not fit, and those after it, can be explained by putting writes
+    /// without an answer before it, at free revisions above `last`.
+    fn explain_by_unanswered(
+        &mut self,
+        turn: usize,
+        reached: &Reached<'a>,
+        used: &mut BTreeSet<usize>,
+        last: u64,
+    ) -> bool {
+        let mut tried: Vec<usize> = Vec::new();
+        for write in 0..self.unanswered.len() {
+            if self.steps_left == 0 {
+                return false;
             }
-            At::After(_) if after == *before => Some(state.clone()),
-            At::After(known) => Some((after, known.max(*last) + 1)),
+            self.steps_left -= 1;
+            let step = &self.unanswered[write];
+            let least = last.max(step.numbered.known);
+            let free = self.turns[turn].free.iter().copied().find(|free| *free > least);
+            let like = |other: &usize| self.unanswered[*other].operation.input == step.operation.input;
+            let (Some(free), false) = (free, used.contains(&write) || tried.iter().any(like)) else {
+                continue;
+            };
+            // Of those alike the first was asked first, and leaves the most room.
+            tried.push(write);
+            let after = step.apply(reached).expect("any answer will do");
+            if after.state == reached.state {
+                continue;
+            }
+            used.insert(write);
+            let fits = self.turns[turn].step.apply(&after).is_some();
+            let explained = if fits {
+                self.explain_from(turn, after, used)
+            } else {
+                self.explain_by_unanswered(turn, &after, used, free)
+            };
+            if explained {
+                return true;
+            }
+            used.remove(&write);
         }
-    }
-
-    /// Whatever reflects a revision rules out that an earlier one is made behind it.
-    fn makes(_: &InputAtRevision, _: Option<&Output>) -> Makes<Self::State> {
-        Makes::Anything
+        false
     }
 }
 
-impl fmt::Display for InputAtRevision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.at {
-            At::Revision(revision) => write!(f, "{} at revision {revision}", self.input),
-            At::After(known) => write!(f, "{} after revision {known}", self.input),
-        }
+impl<'a> Step<'a> {
+    /// What this leads to, if it gets its answer there.
+    fn apply(&self, reached: &Reached<'a>) -> Option<Reached<'a>> {
+        let state = self.operation.step(&reached.state)?;
+        let writer = if state == reached.state { reached.writer } else { Some(self.numbered.attempt) };
+        Some(Reached { state, writer })
     }
 }
