@@ -237,17 +237,19 @@ impl Leader {
             InstallResult::Installed if message.snapshot.index <= core.log.committed() => {
                 if progress.on_match(message.snapshot.index) {
                     self.advance_commit(core, now);
-                    self.continue_transfer(core);
+                    self.continue_transfer(core, now);
                 }
             }
             InstallResult::Installed => core.violation(from, "a snapshot that was never sent"),
         }
     }
 
-    /// Whether to this follower a snapshot is to be sent now.
-    pub(super) fn is_sent_snapshot(&self, core: &Core, id: NodeId) -> bool {
-        let state = self.progress.get(&id).map(Progress::state);
-        core.links.contains(&id) && matches!(state, Some(ProgressState::Snapshot { .. }))
+    /// Up to which index a snapshot must reach that is to be sent to this follower, if one is.
+    pub(super) fn snapshot_wanted(&self, core: &Core, id: NodeId) -> Option<LogIndex> {
+        match self.progress.get(&id)?.state() {
+            ProgressState::Snapshot { index } if core.links.contains(&id) => Some(index),
+            _ => None,
+        }
     }
 
     /// The lowest index that a linked follower is known to have, or will have by the snapshot that

@@ -94,12 +94,13 @@ impl Raft {
         is_compactable.then_some(upto)
     }
 
-    /// The linked followers to which this leader must send a snapshot.
+    /// The linked followers to which this leader must send a snapshot, and the index up to which it
+    /// must reach at least.
     #[must_use]
-    pub fn snapshot_receivers(&self) -> Vec<NodeId> {
+    pub fn snapshot_receivers(&self) -> Vec<(NodeId, LogIndex)> {
         let Role::Leader(leader) = &self.role else { return Vec::new() };
         let peers = self.core.peers().into_iter();
-        peers.filter(|id| leader.is_sent_snapshot(&self.core, *id)).collect()
+        peers.filter_map(|id| Some((id, leader.snapshot_wanted(&self.core, id)?))).collect()
     }
 
     /// What arrived about snapshots since the last call.
