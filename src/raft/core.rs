@@ -9,7 +9,6 @@ use thiserror::Error;
 use super::config::Config;
 use super::log::{Log, Position};
 use super::ready::{Event, Mark, Outbox, ReadState};
-use super::snapshots::SnapshotInput;
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot, SnapshotId};
@@ -31,9 +30,6 @@ pub(super) struct Core {
     pub(super) reads: Vec<ReadState>,
     pub(super) events: Vec<Event>,
     pub(super) numbers: Numbers,
-    /// The last snapshot that is durable here: the log is held from its index on, or from before.
-    pub(super) snapshot: Option<Snapshot>,
-    pub(super) snapshot_inputs: Vec<SnapshotInput>,
 }
 
 /// What is known to be on disk, and what is being written.
@@ -42,6 +38,8 @@ pub(super) struct Durable {
     pub(super) hard_state: HardState,
     pub(super) under_way: Option<Mark>,
     pub(super) batches: u64,
+    /// The last snapshot: the log is held from its index on, or from before.
+    pub(super) snapshot: Option<Snapshot>,
     /// The term that this node led when it stopped, until people were told that it is over.
     pub(super) led_before: Option<Term>,
 }
@@ -97,26 +95,25 @@ impl Core {
         let mut start = || rng.random::<u64>() >> 1;
         let numbers = Numbers { pre_vote_round: start(), read_request: start() };
         let led_before = term_led(config.id, hard_state, &entries);
+        let log = match &snapshot {
+            None => Log::recover(entries),
+            Some(Snapshot { index, term, stamp, .. }) => {
+                Log::recover_after(Position { index: *index, term: *term }, *stamp, entries)
+            }
+        };
         Self {
             config,
             rng,
             configuration: None,
             voters: Vec::new(),
             hard_state,
-            durable: Durable { hard_state, under_way: None, batches: 0, led_before },
-            log: match &snapshot {
-                None => Log::recover(entries),
-                Some(Snapshot { index, term, stamp, .. }) => {
-                    Log::recover_after(Position { index: *index, term: *term }, *stamp, entries)
-                }
-            },
+            durable: Durable { hard_state, under_way: None, batches: 0, snapshot, led_before },
+            log,
             outbox: Outbox::default(),
             links: BTreeSet::new(),
             reads: Vec::new(),
             events: Vec::new(),
             numbers,
-            snapshot,
-            snapshot_inputs: Vec::new(),
         }
     }
 

@@ -197,7 +197,7 @@ impl Follower {
     /// (Figure 13, step 6).
     pub(super) fn on_install_snapshot(&mut self, core: &mut Core, from: NodeId, message: InstallSnapshot) {
         if core.needs_snapshot(&message.snapshot) {
-            core.snapshot_inputs.push(SnapshotInput::Chunk(from, message));
+            core.outbox.hand_up(SnapshotInput::Chunk(from, message));
             return;
         }
         core.commit_to(message.snapshot.index);

@@ -172,7 +172,8 @@ impl Leader {
             }
             let prev_log_index = progress.next_index().prev();
             let Some(prev_log_term) = core.log.term_at(prev_log_index) else {
-                let snapshot = core.snapshot.as_ref().expect("only what a snapshot has is not in the log");
+                let snapshot =
+                    core.durable.snapshot.as_ref().expect("only what a snapshot has is not in the log");
                 progress.begin_snapshot(snapshot.index);
                 continue;
             };
@@ -233,7 +234,7 @@ impl Leader {
     ) {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         match message.result {
-            InstallResult::Received { .. } => core.snapshot_inputs.push(SnapshotInput::Answer(from, message)),
+            InstallResult::Received { .. } => core.outbox.hand_up(SnapshotInput::Answer(from, message)),
             InstallResult::Installed if message.snapshot.index <= core.log.committed() => {
                 if progress.on_match(message.snapshot.index) {
                     self.advance_commit(core, now);

@@ -79,7 +79,7 @@ impl Raft {
         now: Instant,
     ) -> Self {
         let mut core = Core::recover(config, hard_state, snapshot, entries);
-        if let Some(snapshot) = &core.snapshot {
+        if let Some(snapshot) = &core.durable.snapshot {
             core.join(snapshot.configuration.clone());
         } else if let Some(founding) = core.log.entry(LogIndex(1)) {
             let Payload::Configuration(configuration) = founding.payload.clone() else {

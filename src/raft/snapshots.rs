@@ -34,7 +34,7 @@ impl Raft {
     /// The last snapshot that is durable here.
     #[must_use]
     pub fn snapshot(&self) -> Option<&Snapshot> {
-        self.core.snapshot.as_ref()
+        self.core.durable.snapshot.as_ref()
     }
 
     /// What a snapshot of the state as it is now would stand for; `None` if nothing was applied
@@ -43,7 +43,7 @@ impl Raft {
     pub fn next_snapshot(&self) -> Option<Snapshot> {
         let log = &self.core.log;
         let index = log.applied();
-        let known = self.core.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+        let known = self.core.durable.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
         let configuration = self.core.configuration.clone()?;
         if index <= known || index > log.stable() {
             return None;
@@ -56,10 +56,10 @@ impl Raft {
     /// # Panics
     /// If it does not lie between the last one and what is applied.
     pub fn on_snapshot_saved(&mut self, snapshot: Snapshot) {
-        let known = self.core.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+        let known = self.core.durable.snapshot.as_ref().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
         assert!(known < snapshot.index && snapshot.index <= self.core.log.applied(), "a snapshot of nothing");
         assert_eq!(self.core.log.term_at(snapshot.index), Some(snapshot.term), "a snapshot of another log");
-        self.core.snapshot = Some(snapshot);
+        self.core.durable.snapshot = Some(snapshot);
     }
 
     /// Removes from memory at most `max_entries` of those that the snapshot stands for and nobody
@@ -83,7 +83,7 @@ impl Raft {
         if log.has_discarded() {
             return Some(log.base().index);
         }
-        let upto = self.core.snapshot.as_ref()?.index;
+        let upto = self.core.durable.snapshot.as_ref()?.index;
         let wanted_after = match &self.role {
             Role::Leader(leader) => leader.wanted_after(&self.core),
             _ => upto,
@@ -105,7 +105,7 @@ impl Raft {
 
     /// What arrived about snapshots since the last call.
     pub fn take_snapshot_inputs(&mut self) -> Vec<SnapshotInput> {
-        std::mem::take(&mut self.core.snapshot_inputs)
+        self.core.outbox.take_handed_up()
     }
 
     /// Whether a snapshot has what this log is not known to have.
@@ -124,7 +124,7 @@ impl Raft {
         let Snapshot { index, term, stamp, .. } = snapshot;
         self.core.log.reset(Position { index, term }, stamp);
         self.core.join(snapshot.configuration.clone());
-        self.core.snapshot = Some(snapshot);
+        self.core.durable.snapshot = Some(snapshot);
     }
 
     /// Answers a chunk. [`InstallResult::Installed`] may be said only of what is durable.
