@@ -199,6 +199,8 @@ impl<D: Disk> Replica<D> {
     /// # Panics
     /// If this node belongs to a cluster already.
     pub fn found(&mut self, now: Instant, configuration: Configuration) {
+        let ids: Vec<String> = configuration.members().iter().map(|member| member.id.to_string()).collect();
+        log::info!("founded cluster={} members={}", configuration.cluster, ids.join(","));
         self.raft.found(now, configuration);
     }
 

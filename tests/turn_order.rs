@@ -185,11 +185,11 @@ impl Node {
 
     fn pre_vote_round(&self) -> u64 {
         let sent = self.journal.sent.borrow();
-        let rounds = sent.iter().filter_map(|message| match message {
+        let mut rounds = sent.iter().filter_map(|message| match message {
             Message::PreVote(pre_vote) => Some(pre_vote.round),
             _ => None,
         });
-        rounds.last().expect("it asked for pre-votes")
+        rounds.next_back().expect("it asked for pre-votes")
     }
 
     fn hear(&mut self, from: u64, message: Message) {

@@ -159,6 +159,12 @@ impl Cluster {
         }
     }
 
+    /// All lines that were read at or after `since` so far, of those wanted.
+    pub(super) fn lines_since(&mut self, since: Instant, wanted: impl Fn(&str) -> bool) -> Vec<LogLine> {
+        self.log.extend(self.lines.try_iter());
+        self.log.iter().filter(|line| line.at >= since && wanted(&line.text)).cloned().collect()
+    }
+
     fn tail(&self, node: usize) -> String {
         let of_node: Vec<&str> =
             self.log.iter().filter(|line| line.node == node).map(|line| line.text.as_str()).collect();

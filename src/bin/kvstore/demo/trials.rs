@@ -168,7 +168,7 @@ fn column(trials: &[Trial], value: impl Fn(&Trial) -> f64) -> Vec<f64> {
 }
 
 /// The least value that at least this share of them does not exceed (nearest rank).
-fn percentile(ascending: &[f64], share: f64) -> f64 {
+pub(super) fn percentile<T: Copy>(ascending: &[T], share: f64) -> T {
     let rank = (share * ascending.len() as f64).ceil() as usize;
     ascending[rank.saturating_sub(1)]
 }
