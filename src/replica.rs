@@ -13,10 +13,11 @@ mod members;
 mod parking;
 mod reads;
 mod requests;
+mod snapshots;
 mod timers;
 mod writes;
 
-use crate::kv::{Limits, StateMachine};
+use crate::kv::StateMachine;
 use crate::raft::{self, Raft};
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
@@ -26,13 +27,15 @@ use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::{Envelope, Message};
 
-use cluster_clock::ClusterClock;
 use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
 use reads::Reads;
+use snapshots::Snapshots;
 use timers::{Timer, Timers};
 use writes::Writes;
+
+pub use snapshots::SnapshotOptions;
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +70,8 @@ pub struct Options {
     pub fsync: bool,
     /// Seed of the jitter.
     pub seed: u64,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotOptions,
 }
 
 /// One node of the cluster without its sockets.
@@ -83,7 +88,7 @@ pub struct Replica<D: Disk> {
     reads: Reads,
     parking: Parking,
     timers: Timers,
-    clock: ClusterClock,
+    snapshots: Snapshots<D::File>,
     answers: Vec<(ClientConnection, Response)>,
     hand_over: HandOver,
 }
@@ -120,6 +125,8 @@ impl<D: Disk> Replica<D> {
             election_max: options.election_max,
             ..raft::Config::new(recovered.node, options.seed)
         };
+        let snapshots = Snapshots::new(&options, storage.snapshot_id());
+        let (state, snapshot) = snapshots::restored(recovered.snapshot);
         Self {
             own: Own {
                 id: recovered.node,
@@ -130,15 +137,15 @@ impl<D: Disk> Replica<D> {
                 spare_unfinished: false,
                 full_since: None,
             },
-            raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
-            state: StateMachine::new(Limits::STANDARD),
+            raft: Raft::recover(config, recovered.hard_state, snapshot, recovered.entries, now),
+            state,
             storage,
             members: Members::new(recovered.node, options.address, recovered.peer_boots),
             writes: Writes::default(),
             reads: Reads::default(),
             parking: Parking::default(),
             timers: Timers::new(now),
-            clock: ClusterClock::default(),
+            snapshots,
             answers: Vec::new(),
             hand_over: HandOver::default(),
         }
@@ -249,7 +256,7 @@ impl<D: Disk> Replica<D> {
         Welcome {
             cluster: self.configuration().map(|configuration| configuration.cluster),
             node: self.own.id,
-            cluster_time: self.clock.read(now, self.state.cluster_time()),
+            cluster_time: self.timers.clock.read(now, self.state.cluster_time()),
             revision: self.state.revision(),
             term: self.raft.term(),
             leader: self.raft.leader(),
@@ -297,6 +304,7 @@ impl<D: Disk> Replica<D> {
             || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
             || (self.own.spare_unfinished && self.may_prepare_spare())
+            || self.has_snapshot_work()
             || self.raft.has_ready(now)
     }
 
@@ -311,6 +319,7 @@ impl<D: Disk> Replica<D> {
     /// 4. Send what that allows to promise (votes, acknowledgements, requests for votes). Nobody
     ///    held these messages before.
     /// 5. Apply and answer what that committed, and tell followers of it.
+    /// 6. One slice of snapshots: nobody waits for it, and it waits for nobody.
     ///
     /// # Errors
     /// A failed write. It is never retried: the process must end.
@@ -346,6 +355,7 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
+        self.work_on_snapshots(now, transport)?;
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
@@ -385,12 +395,13 @@ impl<D: Disk> Replica<D> {
 
     fn apply(&mut self, now: Instant, entry: Entry) {
         let (index, revision) = (entry.index, Revision::from(entry.index));
+        self.snapshots.on_applied(&entry);
         match entry.payload {
             Payload::NoOp { .. } => {
                 self.state.advance(revision, entry.stamp);
                 // Not if this node gave way between the entry's commitment and now.
                 if self.leads() && entry.term == self.raft.term() {
-                    self.clock.start(entry.stamp, now);
+                    self.timers.clock.start(entry.stamp, now);
                 }
             }
             Payload::Configuration(_) => self.state.advance(revision, entry.stamp),
@@ -419,7 +430,7 @@ impl<D: Disk> Replica<D> {
             if self.leads() {
                 self.writes.rebuild(self.raft.log(), self.raft.log().applied());
             } else {
-                self.clock.stop();
+                self.timers.clock.stop();
                 self.writes.forget_in_flight();
             }
         }
@@ -445,7 +456,7 @@ impl<D: Disk> Replica<D> {
 
     fn propose_expiry(&mut self, now: Instant) {
         self.timers.no_expiry_before = now + self.raft.config().election_max;
-        let time = self.clock.read(now, self.state.cluster_time());
+        let time = self.timers.clock.read(now, self.state.cluster_time());
         if self.leads() && time >= self.state.next_expiry() {
             let mut out = crate::wire::Writer::new();
             Command::ExpireSessions.encode(&mut out);
@@ -456,7 +467,7 @@ impl<D: Disk> Replica<D> {
 
     fn arm_timers(&mut self) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        self.timers.arm(raft, self.clock.moment_of(self.state.next_expiry()));
+        self.timers.arm(raft, self.timers.clock.moment_of(self.state.next_expiry()));
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {

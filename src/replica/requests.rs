@@ -120,7 +120,7 @@ impl<D: Disk> Replica<D> {
         }
         let mut out = Writer::new();
         command.encode(&mut out);
-        let stamp = self.clock.read(now, self.state.cluster_time());
+        let stamp = self.timers.clock.read(now, self.state.cluster_time());
         match self.raft.propose(stamp, out.into_bytes()) {
             Ok(index) => {
                 self.wait_for(index, &arrival);
