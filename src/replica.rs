@@ -123,6 +123,18 @@ const MAX_APPLY_ENTRIES: usize = 4096;
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
     pub fn new(options: Options, storage: Storage<D>, recovered: Recovered, now: Instant) -> Self {
+        Self::with_limits(options, Limits::STANDARD, storage, recovered, now)
+    }
+
+    /// The same with other limits of the sessions, which must be equal on all nodes: the simulator's
+    /// are small, so that it reaches them.
+    pub fn with_limits(
+        options: Options,
+        limits: Limits,
+        storage: Storage<D>,
+        recovered: Recovered,
+        now: Instant,
+    ) -> Self {
         let config = raft::Config {
             heartbeat: options.heartbeat,
             election_min: options.election_min,
@@ -139,7 +151,7 @@ impl<D: Disk> Replica<D> {
                 spare_unfinished: false,
             },
             raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
-            state: StateMachine::new(Limits::STANDARD),
+            state: StateMachine::new(limits),
             storage,
             members: Members::new(recovered.node, options.address, recovered.peer_boots),
             writes: Writes::default(),

@@ -1,0 +1,37 @@
+//! Whole clusters under simulated faults; see `docs/testing.md`.
+
+mod sim;
+
+use std::time::Duration;
+
+use sim::runner;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// `SIM_SEED=n` runs one seed, `SIM_TRACE=1` with its log.
+#[test]
+fn one_seed_twice_is_the_same_run() {
+    let seed = number("SIM_SEED").unwrap_or(1);
+    let is_printed = number("SIM_TRACE").is_some();
+    let first = runner::run(seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
+    let second = runner::run(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} is not reproducible");
+}
+
+/// `SIM_SEEDS=n` runs so many seeds, `SIM_SECONDS=n` for so long; both begin at `SIM_FROM`.
+#[test]
+fn many_seeds_violate_no_rule() {
+    let from = number("SIM_FROM").unwrap_or(1);
+    let count = number("SIM_SEEDS");
+    let seconds = number("SIM_SECONDS").unwrap_or(if count.is_some() { 1 << 20 } else { 15 });
+    let seeds = (0..count.unwrap_or(u64::MAX)).map(|offset| from.wrapping_add(offset));
+    let (stats, failures) = runner::run_many(seeds, Duration::from_secs(seconds));
+    assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+    if count.is_none() {
+        let shortcomings = stats.shortcomings();
+        assert!(shortcomings.is_empty(), "the runs exercised too little: {shortcomings:?}");
+    }
+}
