@@ -47,6 +47,8 @@ pub(crate) struct Record {
     floor: u64,
     /// The names under which copies of it were sent.
     names: BTreeSet<(ClientId, Sequence)>,
+    /// An attempt at it may have had an effect: no refusal of a later one settles that.
+    pub(crate) in_doubt: bool,
 }
 
 /// All operations of a run.
@@ -75,8 +77,8 @@ impl Operations {
     /// A client begins an operation; gives its number.
     pub(crate) fn begin(&mut self, now: Instant, client: usize, asked: Asked) -> usize {
         let (floor, names) = (self.highest_heard, BTreeSet::new());
-        let ending = Ending::Unknown;
-        self.records.push(Record { client, asked, began: now, ended: None, ending, floor, names });
+        let (ended, ending, in_doubt) = (None, Ending::Unknown, false);
+        self.records.push(Record { client, asked, began: now, ended, ending, floor, names, in_doubt });
         self.records.len() - 1
     }
 
@@ -117,14 +119,20 @@ impl Operations {
         record.ended = Some(now);
         record.ending = match result {
             Ok(answer) => Ending::Answered { body: answer.body.clone(), revision: answer.revision.0 },
-            Err(error) if error.is_definite() => Ending::Refused,
+            Err(error) if error.is_definite() && !record.in_doubt => Ending::Refused,
             Err(_) => Ending::Unknown,
         };
+        record.in_doubt |= matches!(result, Err(error) if !error.is_definite());
         if let Ok(answer) = result {
             self.check_answer(number, answer, reference);
             self.answered += 1;
             self.highest_heard = self.highest_heard.max(answer.revision.0);
         }
+    }
+
+    /// Its client ends without an answer.
+    pub(crate) fn abandon(&mut self, number: usize) {
+        self.records[number].in_doubt = true;
     }
 
     fn check_answer(&self, number: usize, answer: &Answer, reference: &Reference) {

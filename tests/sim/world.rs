@@ -233,8 +233,9 @@ impl World {
             Event::ToClient { client, life, link, what } => self.on_client_input(client, life, link, what),
             Event::Fault(fault) => self.on_fault(fault),
             Event::Start { node } => self.start(node),
-            Event::Unblock(ways) => self.unblock(&ways),
-            Event::Block(ways) => self.block(&ways),
+            Event::Unblock(ways) if self.phase == Phase::Turmoil => self.unblock(&ways),
+            Event::Block(ways) if self.phase == Phase::Turmoil => self.block(&ways),
+            Event::Unblock(_) | Event::Block(_) => {} // all ways were opened meanwhile
             Event::Limp { node, how } => self.limp(node, how),
         }
     }

@@ -3,6 +3,7 @@
 use kvstore::client::session::{Action, Answer, LinkId};
 use kvstore::client::{Error, Identity};
 use kvstore::time::{Duration, Instant};
+use kvstore::types::ClientId;
 use kvstore::wire::client::{Operation, Request, RequestBody, Response, ResponseBody};
 
 use super::{ClientEnd, Event, Phase, ToClient, World};
@@ -193,9 +194,6 @@ impl World {
             }
             (Err(Error::Unknown { identity, .. }), Asked::Write(_)) => {
                 self.stats.unknown += 1;
-                let is_named = |identity: &Identity| {
-                    matches!(identity.client, kvstore::types::ClientId::Named(_))
-                };
                 let asks_again = identity.as_ref().is_some_and(is_named);
                 if asks_again && self.clients.workload.rng.chance(700_000) {
                     this.doubtful = Some(number);
@@ -215,13 +213,11 @@ impl World {
         links.into_iter().for_each(|link| self.close_link(client, link));
         let session = self.clients.workload.session();
         let this = &mut self.clients.all[client];
-        let unfinished = this.operation;
-        this.begin_life(session);
-        if unfinished.is_some_and(|number| self.operations.identity(number).is_some_and(|identity| {
-            matches!(identity.client, kvstore::types::ClientId::Named(_))
-        })) {
-            this.doubtful = unfinished;
+        if let Some(number) = this.operation {
+            self.operations.abandon(number);
+            this.doubtful = self.operations.identity(number).filter(is_named).map(|_| number);
         }
+        this.begin_life(session);
         self.trace.line(self.now, || format!("client {client} ends, and another takes its place"));
         let pause = self.clients.workload.pause();
         self.wake_client(client, self.now + pause);
@@ -237,4 +233,9 @@ impl World {
             self.tell_lost(end.client, end.life, end.link, "reset");
         }
     }
+}
+
+/// Whether the next process of a client knows the name of a write, too.
+fn is_named(identity: &Identity) -> bool {
+    matches!(identity.client, ClientId::Named(_))
 }
