@@ -20,7 +20,7 @@ use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
 use crate::timer_wheel::{TimerKey, TimerWheel};
 use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
-use crate::wire::client::{Command, Request, Response};
+use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::{Envelope, Message};
@@ -44,6 +44,10 @@ pub trait Transport {
     fn reply(&mut self, client: ClientConnection, response: &Response);
     /// Writes out what is queued, as far as the sockets take it now.
     fn flush(&mut self);
+    /// What is bounded on the way, for `status`; nothing, unless an implementation says so.
+    fn bounds(&self) -> Vec<Bound> {
+        Vec::new()
+    }
 }
 
 /// What a replica is told at its start.
@@ -463,7 +467,10 @@ impl<D: Disk> Replica<D> {
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {
-        for (client, response) in self.answers.drain(..) {
+        for (client, mut response) in self.answers.drain(..) {
+            if let ResponseBody::Status(status) = &mut response.body {
+                status.bounds.extend(transport.bounds());
+            }
             transport.reply(client, &response);
         }
         transport.flush();

@@ -243,6 +243,11 @@ impl<S: Socket> Connection<S> {
         }
     }
 
+    /// Bytes that arrived and wait for the rest of their frame.
+    pub fn buffered_bytes(&self) -> usize {
+        self.decoder.buffered()
+    }
+
     /// Bytes that wait to leave.
     pub fn queued_bytes(&self) -> usize {
         self.outbox.len()

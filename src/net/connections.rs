@@ -73,6 +73,12 @@ impl<S: Socket, T> Connections<S, T> {
         alive.then_some((&slot.connection, &slot.owned))
     }
 
+    /// All that are not closed, in the order of their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection<S>, &T)> {
+        let slots = self.slots.iter().map(|(_, slot)| (slot.id, &slot.connection, &slot.owned));
+        slots.filter(|(_, connection, _)| !connection.is_closed())
+    }
+
     /// Ends a connection. What was known about it is given back exactly once; later calls for
     /// this name find nothing.
     pub fn close(&mut self, id: ConnectionId) -> Option<T>

@@ -5,20 +5,23 @@ use super::log::Position;
 use super::node::Transition;
 use super::quorum::{Standing, Tally};
 use super::ready::Cause;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::types::NodeId;
 use crate::wire::peer::{Message, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse};
 
 /// A candidate's own state.
+///
+/// Invariant: `votes` holds answers of the current term only. They outlive a retry, which begins by
+/// a pre-vote in the same term: where disks are slower than this node is patient, the votes of its
+/// last try come in while it asks whether to try again, and they are as good as ever.
 #[derive(Debug)]
 pub(super) struct Candidate {
     phase: Phase,
-    tally: Tally,
-    cause: Cause,
-    /// When the old leader was last heard.
-    last_heard: Instant,
-    /// When this node began to ask.
-    noticed: Instant,
+    /// What was answered to the pre-vote of this phase.
+    pre_votes: Tally,
+    /// What was answered to this node's RequestVote in the current term, if it sent one.
+    votes: Option<Tally>,
+    campaign: Campaign,
     /// When to try again. Shorter than a follower's timeout: nobody leads meanwhile.
     retry_deadline: Instant,
 }
@@ -35,17 +38,30 @@ pub(super) enum Phase {
     Vote,
 }
 
-/// How a campaign began, handed from one phase to the next.
+/// How a campaign began and went so far, handed from one phase to the next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Campaign {
     pub(super) cause: Cause,
+    /// When the old leader was last heard.
     pub(super) last_heard: Instant,
+    /// When this node began to ask.
     pub(super) noticed: Instant,
+    /// In how many terms it asked for votes.
+    pub(super) tries: u32,
+}
+
+impl Campaign {
+    /// Each try in vain doubles the patience, three times at most: where votes take longer than it
+    /// lasts (slow disks), rivals would split the votes of each term anew.
+    fn patience(&self, core: &mut Core) -> Duration {
+        core.candidate_timeout() * (1 << self.tries.saturating_sub(1).min(3))
+    }
 }
 
 impl Candidate {
-    /// Asks everybody whether they would vote for this node in the next term.
-    pub(super) fn pre_vote(core: &mut Core, now: Instant, campaign: Campaign) -> Self {
+    /// Asks everybody whether they would vote for this node in the next term. `votes` are those of
+    /// its last try, if that was in this term.
+    pub(super) fn pre_vote(core: &mut Core, now: Instant, campaign: Campaign, votes: Option<Tally>) -> Self {
         core.numbers.pre_vote_round += 1;
         let round = core.numbers.pre_vote_round;
         let Position { index, term } = core.log.last();
@@ -59,14 +75,19 @@ impl Candidate {
             core.outbox.send(peer, message.clone());
         }
         let mut candidate = Self::new(core, now, Phase::PreVote { round }, campaign);
-        candidate.tally.record(core.config.id, true);
+        candidate.pre_votes.record(core.config.id, true);
+        candidate.votes = votes;
         candidate
     }
 
     /// "On conversion to candidate, start election: increment currentTerm, vote for self, reset
     /// election timer, send RequestVote RPCs to all other servers" (Figure 2). The requests are
     /// promises too: this node's own vote must be durable before anybody can count on it.
-    pub(super) fn vote(core: &mut Core, now: Instant, campaign: Campaign) -> Self {
+    ///
+    /// `is_hand_over`: the leader of the term that ends here asked for it. The mark that says so to
+    /// the voters is for this term only, not for later tries.
+    pub(super) fn vote(core: &mut Core, now: Instant, mut campaign: Campaign, is_hand_over: bool) -> Self {
+        campaign.tries += 1;
         core.begin_term(core.term().next());
         core.hard_state.voted_for = Some(core.config.id);
         let Position { index, term } = core.log.last();
@@ -74,26 +95,32 @@ impl Candidate {
             term: core.term(),
             last_log_index: index,
             last_log_term: term,
-            leadership_transfer: campaign.cause == Cause::HandOver,
+            leadership_transfer: is_hand_over,
         });
         for peer in core.peers() {
             core.outbox.promise(peer, message.clone());
         }
-        Self::new(core, now, Phase::Vote, campaign)
+        let mut candidate = Self::new(core, now, Phase::Vote, campaign);
+        candidate.votes = Some(Tally::default());
+        candidate
     }
 
     fn new(core: &mut Core, now: Instant, phase: Phase, campaign: Campaign) -> Self {
-        let Campaign { cause, last_heard, noticed } = campaign;
-        let retry_deadline = now + core.candidate_timeout();
-        Self { phase, tally: Tally::default(), cause, last_heard, noticed, retry_deadline }
+        let retry_deadline = now + campaign.patience(core);
+        Self { phase, pre_votes: Tally::default(), votes: None, campaign, retry_deadline }
     }
 
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }
 
+    /// The votes of this term, for a retry to go on with.
+    pub(super) fn take_votes(&mut self) -> Option<Tally> {
+        self.votes.take()
+    }
+
     pub(super) fn campaign(&self) -> Campaign {
-        Campaign { cause: self.cause, last_heard: self.last_heard, noticed: self.noticed }
+        self.campaign
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
@@ -102,24 +129,33 @@ impl Candidate {
 
     /// "If election timeout elapses: start new election" (Figure 2), beginning with a pre-vote.
     pub(super) fn tick(&mut self, now: Instant) -> Transition {
-        if now >= self.retry_deadline { Transition::PreCandidate(self.cause) } else { Transition::Stay }
+        if now < self.retry_deadline {
+            return Transition::Stay;
+        }
+        Transition::PreCandidate(self.campaign.cause)
     }
 
     /// Where the answers so far lead to.
     pub(super) fn standing(&self, core: &Core) -> Transition {
-        match (self.tally.standing(core.voters()), self.phase) {
-            (Standing::Won, Phase::PreVote { .. }) => Transition::Candidate { cause: self.cause },
-            // "If votes received from majority of servers: become leader" (Figure 2).
-            (Standing::Won, Phase::Vote) => Transition::Leader,
+        // "If votes received from majority of servers: become leader" (Figure 2).
+        if self.votes.as_ref().is_some_and(|votes| votes.standing(core.voters()) == Standing::Won) {
+            return Transition::Leader;
+        }
+        match (self.phase, self.pre_votes.standing(core.voters())) {
+            (Phase::PreVote { .. }, Standing::Won) => Transition::Candidate { cause: self.campaign.cause },
             // A majority prefers its leader, or has newer logs: theirs is the next move.
-            (Standing::Lost, Phase::PreVote { .. }) => Transition::Follower,
-            (Standing::Lost, Phase::Vote) | (Standing::Open, _) => Transition::Stay,
+            (Phase::PreVote { .. }, Standing::Lost) => Transition::Follower,
+            (Phase::PreVote { .. }, Standing::Open) | (Phase::Vote, _) => Transition::Stay,
         }
     }
 
-    /// This node's own vote became durable.
-    pub(super) fn on_own_vote_durable(&mut self, core: &Core) -> Transition {
-        self.tally.record(core.config.id, true);
+    /// This node's own vote became durable: its requests leave now, so its patience begins now.
+    pub(super) fn on_own_vote_durable(&mut self, core: &mut Core, now: Instant) -> Transition {
+        if let Some(votes) = &mut self.votes
+            && votes.record(core.config.id, true)
+        {
+            self.retry_deadline = now + self.campaign.patience(core);
+        }
         self.standing(core)
     }
 
@@ -132,7 +168,7 @@ impl Candidate {
         if self.phase != (Phase::PreVote { round: message.round }) {
             return Transition::Stay; // an answer to an earlier question
         }
-        self.tally.record(from, message.vote_granted);
+        self.pre_votes.record(from, message.vote_granted);
         self.standing(core)
     }
 
@@ -142,10 +178,10 @@ impl Candidate {
         from: NodeId,
         message: RequestVoteResponse,
     ) -> Transition {
-        if self.phase != Phase::Vote {
-            return Transition::Stay;
-        }
-        self.tally.record(from, message.vote_granted);
+        match &mut self.votes {
+            Some(votes) => votes.record(from, message.vote_granted),
+            None => return Transition::Stay, // this node asked for none in this term
+        };
         self.standing(core)
     }
 }

@@ -7,12 +7,12 @@ use rand::{RngExt, SeedableRng};
 use thiserror::Error;
 
 use super::config::Config;
-use super::log::Log;
+use super::log::{Log, Position};
 use super::ready::{Event, Mark, Outbox, ReadState};
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::entry::{Configuration, Entry, HardState, Payload};
-use crate::wire::peer::{Message, RequestVoteResponse};
+use crate::wire::peer::{Message, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse};
 
 /// What a node has in every role.
 #[derive(Debug)]
@@ -161,9 +161,11 @@ impl Core {
         self.log.commit_to(index.max(self.log.committed()));
     }
 
-    /// An answer that promises nothing but its term: it may leave at once if the term is durable.
-    pub(super) fn answer(&mut self, to: NodeId, message: Message) {
-        if self.durable.hard_state.term == self.term() {
+    /// A message that promises nothing but its term: it may leave at once if the term is durable. It
+    /// also waits for a vote, so as not to overtake it: a candidate that is told "I would vote
+    /// for you" while the vote itself is being written would try again, and again.
+    pub(super) fn speak(&mut self, to: NodeId, message: Message) {
+        if self.durable.hard_state == self.hard_state {
             self.outbox.send(to, message);
         } else {
             self.outbox.promise(to, message);
@@ -174,9 +176,24 @@ impl Core {
         self.events.push(Event::ProtocolViolation { from, what });
     }
 
+    /// "If votedFor is null or candidateId, and candidate's log is at least as up-to-date as
+    /// receiver's log, grant vote" (Figure 2).
+    pub(super) fn would_grant(&self, from: NodeId, request: &RequestVote) -> bool {
+        let candidate = Position { index: request.last_log_index, term: request.last_log_term };
+        let is_free = self.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
+        is_free && self.log.is_up_to_date(candidate)
+    }
+
+    /// This node does not lead: whoever asked for a read index must ask somebody else.
+    pub(super) fn refuse_read(&mut self, from: NodeId, message: ReadIndex) {
+        let (term, request) = (self.term(), message.request);
+        let refusal = ReadIndexResponse { term, request, read_index: None };
+        self.speak(from, Message::ReadIndexResponse(refusal));
+    }
+
     pub(super) fn refuse_vote(&mut self, from: NodeId) {
         let refusal = RequestVoteResponse { term: self.term(), vote_granted: false };
-        self.answer(from, Message::RequestVoteResponse(refusal));
+        self.speak(from, Message::RequestVoteResponse(refusal));
     }
 }
 

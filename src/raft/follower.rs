@@ -84,6 +84,13 @@ impl Follower {
         if now >= self.election_deadline { Transition::PreCandidate(self.cause) } else { Transition::Stay }
     }
 
+    /// This follower was a candidate until it learned of a later term: it goes on with the patience
+    /// that was left, and with the cause.
+    pub(super) fn resume(&mut self, election_deadline: Instant, cause: Cause) {
+        self.election_deadline = election_deadline;
+        self.cause = cause;
+    }
+
     /// Takes the pre-votes that were held if the decision is made, or has taken too long.
     pub(super) fn take_decided(&mut self, now: Instant) -> Vec<(NodeId, PreVote)> {
         match self.undecided_until {
@@ -169,7 +176,7 @@ impl Follower {
                     hint_term: hint.term,
                 };
                 let term = core.term();
-                core.answer(from, Message::AppendEntriesResponse(AppendEntriesResponse { term, result }));
+                core.speak(from, Message::AppendEntriesResponse(AppendEntriesResponse { term, result }));
             }
             Err(Mismatch::Contradiction) => {
                 core.violation(from, "entries that would change what is committed");
@@ -187,12 +194,11 @@ impl Follower {
         core.commit_to(message.commit);
         if message.round > 0 {
             let answer = HeartbeatResponse { term: core.term(), round: message.round };
-            core.answer(from, Message::HeartbeatResponse(answer));
+            core.speak(from, Message::HeartbeatResponse(answer));
         }
     }
 
-    /// "If votedFor is null or candidateId, and candidate's log is at least as up-to-date as
-    /// receiver's log, grant vote" (Figure 2).
+    /// A vote is a promise. Who knows the term's leader has none to give any more.
     pub(super) fn on_request_vote(
         &mut self,
         core: &mut Core,
@@ -200,21 +206,20 @@ impl Follower {
         from: NodeId,
         message: &RequestVote,
     ) {
-        let candidate = Position { index: message.last_log_index, term: message.last_log_term };
-        let is_free = match core.hard_state.voted_for {
-            Some(voted_for) => voted_for == from,
-            None => self.leader.is_none(),
-        };
-        let vote_granted = is_free && core.log.is_up_to_date(candidate);
-        let response = RequestVoteResponse { term: core.term(), vote_granted };
-        if !vote_granted {
-            core.answer(from, Message::RequestVoteResponse(response));
-            return;
+        let is_open = self.leader.is_none() || core.hard_state.voted_for == Some(from);
+        if !is_open || !core.would_grant(from, message) {
+            return core.refuse_vote(from);
         }
         core.hard_state.voted_for = Some(from);
         self.election_deadline = now + core.election_timeout();
         self.cause = Cause::Timeout;
-        core.outbox.promise(from, Message::RequestVoteResponse(response));
+        let grant = RequestVoteResponse { term: core.term(), vote_granted: true };
+        core.outbox.promise(from, Message::RequestVoteResponse(grant));
+    }
+
+    /// A granted vote leaves only now: the candidate gets the whole timeout to make use of it.
+    pub(super) fn on_vote_durable(&mut self, core: &mut Core, now: Instant) {
+        self.election_deadline = self.election_deadline.max(now + core.election_timeout());
     }
 
     /// Thesis 3.10: "this is equivalent to the server's election timer firing", but without a
@@ -243,7 +248,7 @@ impl Follower {
             core.numbers.read_request += 1;
             let request = core.numbers.read_request;
             self.reads.on_asked(now, request);
-            core.outbox.send(leader, Message::ReadIndex(ReadIndex { term: core.term(), request }));
+            core.speak(leader, Message::ReadIndex(ReadIndex { term: core.term(), request }));
         }
     }
 
@@ -254,7 +259,20 @@ impl Follower {
         self.reads.wants_request(if is_late { now } else { Instant::ZERO })
     }
 
-    pub(super) fn on_read_index_response(&mut self, core: &mut Core, message: ReadIndexResponse) {
+    /// The leader's answer. If the leader itself says that it does not lead, it gave way for good:
+    /// nobody leads twice in one term.
+    pub(super) fn on_read_index_response(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        message: ReadIndexResponse,
+    ) {
+        if self.leader != Some(from) {
+            return;
+        }
+        if message.read_index.is_none() {
+            return self.forget_leader(core);
+        }
         let batches = self.reads.answered(message.request);
         let read_index = message.read_index;
         core.reads.extend(batches.into_iter().map(|batch| ReadState { batch, read_index }));

@@ -79,7 +79,9 @@ pub fn check_step(before: &View, after: &View) {
         let append_only = !led || before.last_index <= after.last_index;
         assert!(append_only, "a leader removed entries of its log (section 5.3)");
         let to_leader = before.role != RoleName::Leader && after.role == RoleName::Leader;
-        let was_candidate = before.role == RoleName::Candidate;
-        assert!(!to_leader || was_candidate, "only a candidate is elected: {before:?} to {after:?}");
+        // A pre-candidate too, by late votes of its last try in the same term.
+        let asks = matches!(before.role, RoleName::Candidate | RoleName::PreCandidate);
+        let has_asked = asks && before.voted_for.is_some();
+        assert!(!to_leader || has_asked, "only a candidate is elected: {before:?} to {after:?}");
     }
 }

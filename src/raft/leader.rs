@@ -116,12 +116,15 @@ impl Leader {
             self.begin_round(core, now);
         }
         self.fill_appends(core);
+        self.tell_commit(core);
     }
 
     /// Whether `fill_messages` would send anything.
     pub(super) fn has_work(&self, core: &Core, now: Instant) -> bool {
-        let mut progress = self.progress.values();
-        self.wants_round(core, now) || progress.any(|progress| Self::wants_append(core, progress))
+        let wants = |progress: &Progress| {
+            Self::wants_append(core, progress) || (progress.is_idle() && news(core, progress).is_some())
+        };
+        self.wants_round(core, now) || self.progress.values().any(wants)
     }
 
     fn wants_round(&self, core: &Core, now: Instant) -> bool {
@@ -148,10 +151,9 @@ impl Leader {
     }
 
     fn wants_append(core: &Core, progress: &Progress) -> bool {
-        let may_send = progress.may_send(core.config.window_messages, core.config.window_bytes);
         let has_entries = progress.next_index() <= core.log.last_index();
         let is_probe = matches!(progress.state(), ProgressState::Probe { .. });
-        may_send && (has_entries || is_probe || progress.poke)
+        progress.poke || (may_send(core, progress) && (has_entries || is_probe))
     }
 
     /// At most one AppendEntries for each follower and turn, with all that fits (the rest follows
@@ -165,7 +167,10 @@ impl Leader {
             let prev_log_term = core.log.term_at(prev_log_index);
             let prev_log_term =
                 prev_log_term.expect("the log holds every entry, so also the one before next");
-            let entries = core.log.entries_from(progress.next_index(), core.config.max_append_bytes);
+            let entries = match may_send(core, progress) {
+                true => core.log.entries_from(progress.next_index(), core.config.max_append_bytes),
+                false => Vec::new(), // only to find out whether the full window was lost
+            };
             let bytes = entries.iter().map(|entry| entry.encoded().len()).sum();
             let last_index = prev_log_index.plus(entries.len() as u64);
             let leader_commit = core.log.committed();
@@ -343,17 +348,27 @@ impl Leader {
                 Reader::Local { batch } => core.reads.push(ReadState { batch, read_index: None }),
                 Reader::Remote { follower, request } => {
                     let answer = ReadIndexResponse { term, request, read_index: None };
-                    core.answer(follower, Message::ReadIndexResponse(answer));
+                    core.speak(follower, Message::ReadIndexResponse(answer));
                 }
             }
         }
     }
 }
 
+/// Whether entries may be sent within the follower's window.
+fn may_send(core: &Core, progress: &Progress) -> bool {
+    progress.may_send(core.config.window_messages, core.config.window_bytes)
+}
+
+/// The commit index, as far as the follower is known to match, if it was not told that much.
+fn news(core: &Core, progress: &Progress) -> Option<LogIndex> {
+    let commit = core.log.committed().min(progress.match_index());
+    (commit > progress.told_commit).then_some(commit)
+}
+
 /// Tells one follower the commit index, if that is news to it. Asks for no answer.
 fn tell_commit(core: &mut Core, follower: NodeId, progress: &mut Progress) {
-    let commit = core.log.committed().min(progress.match_index());
-    if commit > progress.told_commit {
+    if let Some(commit) = news(core, progress) {
         progress.told_commit = commit;
         let heartbeat = Heartbeat { term: core.term(), commit, round: 0 };
         core.outbox.send(follower, Message::Heartbeat(heartbeat));

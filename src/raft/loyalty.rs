@@ -44,10 +44,9 @@ impl Raft {
         }
     }
 
-    fn answer_held(&mut self, now: Instant) {
-        if let Role::Follower(follower) = &mut self.role
-            && !follower.is_undecided()
-        {
+    /// Answers the pre-votes that were held, once it is decided whether the leader is dead.
+    pub(super) fn answer_held(&mut self, now: Instant) {
+        if let Role::Follower(follower) = &mut self.role {
             for (from, pre_vote) in follower.take_decided(now) {
                 self.on_pre_vote(now, from, pre_vote);
             }
@@ -88,10 +87,6 @@ impl Raft {
             !is_loyal && message.term > self.core.term() && self.core.log.is_up_to_date(candidate);
         let term = if vote_granted { message.term } else { self.core.term() };
         let answer = PreVoteResponse { term, round: message.round, vote_granted };
-        if vote_granted {
-            self.core.outbox.send(from, Message::PreVoteResponse(answer));
-        } else {
-            self.core.answer(from, Message::PreVoteResponse(answer));
-        }
+        self.core.speak(from, Message::PreVoteResponse(answer));
     }
 }

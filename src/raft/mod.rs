@@ -64,3 +64,6 @@ pub use core::{ProposeError, TransferError};
 pub use log::{Log, Position};
 pub use node::Raft;
 pub use ready::{Cause, Event, Mark, ReadState, Ready, Timeline};
+
+#[cfg(test)]
+mod tests;

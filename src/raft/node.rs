@@ -86,6 +86,8 @@ impl Raft {
         self.core.log.append(Entry::new(LogIndex(1), Term::ZERO, ClusterTime::ZERO, payload));
         self.core.log.commit_to(LogIndex(1));
         self.core.join(configuration);
+        // It listens from now on: nobody could have led before.
+        self.role = Role::Follower(Follower::new(&mut self.core, now, now));
         if self.core.voters().first() == Some(&self.core.config.id) {
             self.transition(now, Transition::PreCandidate(Cause::Founding));
         }
@@ -113,6 +115,7 @@ impl Raft {
         }
         let transition = self.dispatch(now, from, message);
         self.transition(now, transition);
+        self.answer_held(now);
     }
 
     fn is_absurd(&mut self, from: NodeId, message: &Message) -> bool {
@@ -134,10 +137,17 @@ impl Raft {
             self.core.events.push(Event::SteppingDown { from, to: term });
         }
         self.core.begin_term(term);
+        // Its timer goes on: a term that it learns of, and does not vote in, gains it no patience.
         match &mut self.role {
-            // Its timer goes on: a candidate that it does not vote for gains it no patience.
             Role::Follower(follower) => follower.forget_leader(&mut self.core),
-            _ => self.transition(now, Transition::Follower),
+            Role::Candidate(candidate) => {
+                let (deadline, cause) = (candidate.next_deadline(), candidate.campaign().cause);
+                self.transition(now, Transition::Follower);
+                if let Role::Follower(follower) = &mut self.role {
+                    follower.resume(deadline, cause);
+                }
+            }
+            Role::Leader(_) => self.transition(now, Transition::Follower),
         }
     }
 
@@ -165,7 +175,7 @@ impl Raft {
             }),
             _ => return,
         };
-        self.core.answer(from, answer);
+        self.core.speak(from, answer);
     }
 
     /// A message of the current term, to the role that it is for.
@@ -175,6 +185,12 @@ impl Raft {
         {
             self.core.violation(from, "two leaders in one term");
             return Transition::Stay;
+        }
+        // Who only asks whether it would be elected has not voted, and may be asked for its vote.
+        if let (Role::Candidate(_), Message::RequestVote(request)) = (&self.role, &message)
+            && self.core.would_grant(from, request)
+        {
+            self.transition(now, Transition::Follower);
         }
         let core = &mut self.core;
         match (&mut self.role, message) {
@@ -186,9 +202,12 @@ impl Raft {
                 candidate.on_request_vote_response(core, from, m)
             }
             (Role::Leader(leader), message) => Self::to_leader(leader, core, now, from, message),
-            // A candidate voted for itself.
             (Role::Candidate(_), Message::RequestVote(_)) => {
                 core.refuse_vote(from);
+                Transition::Stay
+            }
+            (Role::Candidate(_), Message::ReadIndex(m)) => {
+                core.refuse_read(from, m);
                 Transition::Stay
             }
             (Role::Candidate(_), _) => Transition::Stay,
@@ -206,12 +225,9 @@ impl Raft {
             Message::AppendEntries(m) => follower.on_append_entries(core, from, m),
             Message::Heartbeat(m) => follower.on_heartbeat(core, from, m),
             Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
-            Message::ReadIndexResponse(m) => follower.on_read_index_response(core, m),
+            Message::ReadIndexResponse(m) => follower.on_read_index_response(core, from, m),
             Message::TimeoutNow(_) => return follower.on_timeout_now(from),
-            Message::ReadIndex(m) => {
-                let answer = ReadIndexResponse { term: core.term(), request: m.request, read_index: None };
-                core.answer(from, Message::ReadIndexResponse(answer));
-            }
+            Message::ReadIndex(m) => core.refuse_read(from, m),
             _ => {} // answers to what this node asked in a role that is over
         }
         Transition::Stay
@@ -249,11 +265,7 @@ impl Raft {
 
     /// Fires what is due by `now`.
     pub fn tick(&mut self, now: Instant) {
-        if let Role::Follower(follower) = &mut self.role {
-            for (from, pre_vote) in follower.take_decided(now) {
-                self.on_pre_vote(now, from, pre_vote);
-            }
-        }
+        self.answer_held(now);
         let transition = match &mut self.role {
             Role::Follower(follower) if !self.core.voters().is_empty() => follower.tick(now),
             Role::Follower(_) => Transition::Stay,
@@ -329,42 +341,50 @@ impl Raft {
     }
 
     fn become_pre_candidate(&mut self, now: Instant, cause: Cause) -> Transition {
-        let campaign = match &mut self.role {
-            Role::Follower(follower) => {
-                follower.forget_leader(&mut self.core);
-                Campaign { cause, last_heard: follower.heard_at(), noticed: now }
-            }
-            Role::Candidate(candidate) => candidate.campaign(),
+        let (campaign, votes) = match &mut self.role {
+            Role::Follower(_) => (self.end_following(now, cause), None),
+            Role::Candidate(candidate) => (candidate.campaign(), candidate.take_votes()),
             Role::Leader(_) => unreachable!("a leader asks nobody whether it would be elected"),
         };
-        let candidate = Candidate::pre_vote(&mut self.core, now, campaign);
+        let candidate = Candidate::pre_vote(&mut self.core, now, campaign, votes);
         let standing = candidate.standing(&self.core);
         self.role = Role::Candidate(candidate);
         standing
     }
 
     fn become_candidate(&mut self, now: Instant, cause: Cause) -> Transition {
-        let campaign = match &mut self.role {
-            Role::Follower(follower) => {
+        let (campaign, is_hand_over) = match &mut self.role {
+            Role::Follower(_) => {
                 assert_eq!(cause, Cause::HandOver, "only a hand-over needs no pre-vote");
-                let last_heard = follower.heard_at();
-                follower.forget_leader(&mut self.core);
-                Campaign { cause, last_heard, noticed: now }
+                (self.end_following(now, cause), true)
             }
-            Role::Candidate(candidate) => candidate.campaign(),
+            Role::Candidate(candidate) => (candidate.campaign(), false),
             Role::Leader(_) => unreachable!("a leader does not campaign"),
         };
-        self.role = Role::Candidate(Candidate::vote(&mut self.core, now, campaign));
+        self.role = Role::Candidate(Candidate::vote(&mut self.core, now, campaign, is_hand_over));
         self.core.events.push(Event::ElectionStarted { term: self.core.term(), cause });
         Transition::Stay
+    }
+
+    /// A follower is about to campaign: it has no leader any more, and answers what it held back.
+    fn end_following(&mut self, now: Instant, cause: Cause) -> Campaign {
+        let Role::Follower(follower) = &mut self.role else {
+            unreachable!("only a follower ends to follow");
+        };
+        follower.forget_leader(&mut self.core);
+        let last_heard = follower.heard_at();
+        self.answer_held(now);
+        Campaign { cause, last_heard, noticed: now, tries: 0 }
     }
 
     fn become_leader(&mut self, now: Instant) -> Transition {
         let Role::Candidate(candidate) = &self.role else {
             unreachable!("only a candidate is elected");
         };
-        assert_eq!(candidate.phase(), Phase::Vote, "pre-votes elect nobody");
-        let Campaign { cause, last_heard, noticed } = candidate.campaign();
+        // Pre-votes elect nobody: it asked for votes in this term, by its own first.
+        assert_eq!(self.core.hard_state.voted_for, Some(self.core.config.id), "a leader voted for itself");
+        self.core.durable.led_before = None;
+        let Campaign { cause, last_heard, noticed, .. } = candidate.campaign();
         let timeline = Timeline { cause, last_heard, noticed, won: now };
         self.role = Role::Leader(Leader::new(&mut self.core, now, timeline));
         Transition::Stay

@@ -40,9 +40,11 @@ pub(super) enum Standing {
 }
 
 impl Tally {
-    /// Notes a voter's answer.
-    pub(super) fn record(&mut self, voter: NodeId, granted: bool) {
+    /// Notes a voter's answer; whether it is its first.
+    pub(super) fn record(&mut self, voter: NodeId, granted: bool) -> bool {
+        let is_first = !self.votes.contains_key(&voter);
         self.votes.entry(voter).or_insert(granted);
+        is_first
     }
 
     /// How the election stands among `voters`; answers of anybody else do not count.

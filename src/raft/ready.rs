@@ -5,7 +5,6 @@ use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, HardState};
 use crate::wire::peer::{AppendEntriesResponse, AppendResult, Envelope, Message};
 
-use super::candidate::Phase;
 use super::invariants;
 use super::log::Position;
 use super::node::{Raft, Role, Transition};
@@ -225,19 +224,24 @@ impl Raft {
     }
 
     /// What `mark` names is durable: gives the messages that promised it, counts this node's own
-    /// vote and entries, and tells followers of what that committed.
+    /// vote and entries, and tells followers of what that committed. `now` is read after the write:
+    /// the patience for answers begins when the questions leave.
     ///
     /// # Panics
     /// If `mark` is not the one of the last `ready`.
     #[must_use]
     pub fn advance(&mut self, now: Instant, mark: Mark) -> Vec<Envelope> {
         assert_eq!(self.core.durable.under_way.take(), Some(mark), "the mark of another turn");
-        self.core.durable.hard_state = mark.hard_state;
+        let before = std::mem::replace(&mut self.core.durable.hard_state, mark.hard_state);
         self.core.log.stable_to(mark.last);
         self.core.outbox.release();
         let transition = match &mut self.role {
-            Role::Candidate(candidate) if candidate.phase() == Phase::Vote => {
-                candidate.on_own_vote_durable(&self.core)
+            Role::Candidate(candidate) if self.core.durable.hard_state == self.core.hard_state => {
+                candidate.on_own_vote_durable(&mut self.core, now)
+            }
+            Role::Follower(follower) if before != mark.hard_state && mark.hard_state.voted_for.is_some() => {
+                follower.on_vote_durable(&mut self.core, now);
+                Transition::Stay
             }
             _ => Transition::Stay,
         };
@@ -250,7 +254,8 @@ impl Raft {
         self.core.outbox.take_messages()
     }
 
-    /// Whether `ready` would give anything that has not been given.
+    /// Whether the end of a turn has anything to do: to send, to write, or to apply. What waits only
+    /// for time or for somebody's answer is not among it.
     #[must_use]
     pub fn has_ready(&self, now: Instant) -> bool {
         let core = &self.core;
@@ -263,6 +268,7 @@ impl Raft {
             || !core.outbox.is_empty()
             || core.hard_state != core.durable.hard_state
             || core.log.stable() < core.log.last_index()
+            || core.log.applied() < core.log.committed()
     }
 
     /// The next committed entry to apply, each once and in order.

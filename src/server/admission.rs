@@ -122,10 +122,16 @@ impl Admission {
         self.clients = self.clients.checked_sub(1).expect("every client that goes was admitted");
     }
 
-    /// How many clients there may be.
+    /// How many there may be.
     #[must_use]
-    pub fn max_clients(&self) -> usize {
-        self.limits.clients
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How many clients there are, and how many connections that have not said.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.clients, self.unknown.len())
     }
 }
 

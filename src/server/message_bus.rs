@@ -8,10 +8,11 @@
 //!
 //! It knows no poll: readiness and time are handed in, by the server's loop or by a simulator.
 
+mod bounds;
 mod dispatch;
 mod links;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
@@ -23,7 +24,7 @@ use crate::replica::{ClientConnection, Transport};
 use crate::time::{Duration, Instant};
 use crate::timer_wheel::{TimerKey, TimerWheel};
 use crate::types::{BootNumber, NodeId};
-use crate::wire::client::{Request, Response};
+use crate::wire::client::{Bound, Request, Response};
 use crate::wire::entry::Configuration;
 use crate::wire::frame::{Frame, FrameKind, HEADER_BYTES};
 use crate::wire::hello::Welcome;
@@ -136,6 +137,8 @@ struct Queues {
     clients: VecDeque<ConnectionId>,
     /// Whoever has output.
     dirty: Vec<ConnectionId>,
+    /// Clients that did not take all of it when they were last written to.
+    backlog: BTreeSet<ConnectionId>,
 }
 
 /// Room that all connections share, so that an idle one needs none.
@@ -434,6 +437,11 @@ impl<S: Socket> MessageBus<S> {
             self.close(id, &cause);
             return;
         }
+        if visitor.party == Party::Client && connection.queued_bytes() > 0 {
+            self.queues.backlog.insert(id);
+        } else {
+            self.queues.backlog.remove(&id);
+        }
         let low_water = CLIENT_SOFT_BYTES / 2;
         let drained = before > low_water && connection.queued_bytes() <= low_water;
         if drained && visitor.party == Party::Client && connection.has_input() && !visitor.is_ready {
@@ -466,6 +474,11 @@ impl<S: Socket> Transport for MessageBus<S> {
             }
             self.run_effects();
         }
+        self.bound_backlog();
+    }
+
+    fn bounds(&self) -> Vec<Bound> {
+        self.all_bounds()
     }
 }
 

@@ -9,8 +9,9 @@
 //! behind it, says "synced up to *b*" or more; then nobody was ever promised anything about it and
 //! it is dropped. Otherwise it is damage, and the node does not start.
 //!
-//! Dropping also wipes: zeroes replace all that stands behind the last record, lest a part of it
-//! is taken for a record one day.
+//! What is dropped stays where it is until it is written over. It can never come back: the next
+//! record, which begins where it began, holds the number of the new boot, so the chain goes on in
+//! another way; and what it says about syncs stays true.
 
 use bytes::Bytes;
 
@@ -101,18 +102,13 @@ pub(super) fn resume<D: Disk>(
         wal::sync(disk, options, name, file)?;
     }
     let first_unproven = scan.records.iter().find(|record| record.header.link.number > scan.claimed);
-    let written_upto = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let from = match first_unproven {
-        None => page_floor(scan.end),
-        Some(record) if record.header.link.number == header.first_record => 0,
-        Some(record) => page_floor(record.offset),
-    };
     let tail = bytes[page_floor(scan.end)..scan.end].to_vec();
     let active = Active { file, header, offset: scan.end, tail };
     let chain = Chain { checksum: scan.chain, last: scan.last };
     let mut wal = Wal::resume(options, active, chain, scan.claimed, spare);
-    if first_unproven.is_some() || written_upto > scan.end {
-        wal.rewrite(disk, (from, bytes[from..scan.end].to_vec()), written_upto)?;
+    if let Some(record) = first_unproven {
+        let from = page_floor(record.offset);
+        wal.rewrite(disk, from, &bytes[from..scan.end])?;
     }
     durable.state.boot = durable.state.boot.next();
     wal.append(disk, &durable, (RecordKind::State, &durable.state.encode()))?;

@@ -118,21 +118,19 @@ impl<F> Wal<F> {
         Self { options, active, chain, synced, marked: synced, spare }
     }
 
-    /// Writes again, and syncs, what stands in the active segment from `from` (the start of a page)
-    /// up to the end of its records, and zeroes behind that up to `wiped_upto`.
+    /// Writes again, and syncs, the `records` that stand in the active segment from `from` on.
     ///
     /// A process before this one may have seen its sync fail. Its bytes are then in the page cache
     /// and read well, but the kernel holds them for stored: only writing them makes them so.
     pub(super) fn rewrite<D: Disk<File = F>>(
         &mut self,
         disk: &mut D,
-        (from, mut records): (usize, Vec<u8>),
-        wiped_upto: usize,
+        from: usize,
+        records: &[u8],
     ) -> Result<(), WriteError> {
         assert_eq!(from + records.len(), self.active.offset, "rewriting must end where the records do");
-        records.resize(page_ceil(wiped_upto.max(self.active.offset)) - from, 0);
         let name = segment_name(self.active.header.segment);
-        write(disk, &name, &self.active.file, from, &records)?;
+        write(disk, &name, &self.active.file, from, records)?;
         self.sync_active(disk)
     }
 

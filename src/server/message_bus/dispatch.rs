@@ -48,7 +48,7 @@ impl<S: Socket> MessageBus<S> {
             return self.refuse_malformed(id, &format!("introduction: {error}"));
         }
         if !self.admission.admit_client() {
-            let most = self.admission.max_clients();
+            let most = self.admission.limits().clients;
             let message = format!("{most} clients are connected, which is the most: try again later");
             return self.refuse(id, Refusal { reason: RefusalReason::Busy, message });
         }

@@ -223,6 +223,7 @@ impl<S: Socket> MessageBus<S> {
         }
         debug!("connection {id:?} of {:?} ended: {cause}", visitor.party);
         self.admission.forget_unknown(id);
+        self.queues.backlog.remove(&id);
         self.on_parted(id, visitor.party, cause);
     }
 

@@ -1,0 +1,60 @@
+//! What connections may take of this process, and what they take now.
+
+use super::{CLIENT_HARD_BYTES, MAX_HELD, MessageBus, PEER_HARD_BYTES, Party};
+use crate::net::{CloseCause, Connection, ConnectionId, Socket};
+use crate::wire::client::Bound;
+use crate::wire::frame::HEADER_BYTES;
+use crate::wire::{MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES};
+
+/// All output that clients have not taken, together. Beyond it, whoever has taken least is closed.
+const ALL_CLIENTS_OUTPUT_BYTES: usize = 256 << 20;
+
+impl<S: Socket> MessageBus<S> {
+    /// Each bound, with the largest use of any one connection where it holds for each.
+    pub(super) fn all_bounds(&self) -> Vec<Bound> {
+        let is_client = |party| party == Party::Client;
+        let is_peer = |party| party == Party::Peer;
+        let output = |connection: &Connection<S>| connection.queued_bytes();
+        let input = |connection: &Connection<S>| connection.buffered_bytes();
+        let (clients, unknown) = self.admission.counts();
+        let limits = self.admission.limits();
+        [
+            ("client_connections", clients, limits.clients),
+            ("unknown_connections", unknown, limits.unknown),
+            ("client_input_bytes", self.largest(is_client, input), frame(MAX_CLIENT_FRAME_BYTES)),
+            ("client_output_bytes", self.largest(is_client, output), CLIENT_HARD_BYTES),
+            ("all_clients_output_bytes", self.backlog_bytes(), ALL_CLIENTS_OUTPUT_BYTES),
+            ("peer_input_bytes", self.largest(is_peer, input), frame(MAX_PEER_FRAME_BYTES)),
+            ("peer_output_bytes", self.largest(is_peer, output), PEER_HARD_BYTES),
+            ("messages_held_for_founding", self.held.len(), MAX_HELD),
+        ]
+        .map(|(name, used, cap)| Bound { name: name.to_owned(), used: used as u64, cap: cap as u64 })
+        .into()
+    }
+
+    fn largest(&self, of: impl Fn(Party) -> bool, bytes: impl Fn(&Connection<S>) -> usize) -> usize {
+        let connections = self.connections.iter().filter(|(_, _, visitor)| of(visitor.party));
+        connections.map(|(_, connection, _)| bytes(connection)).max().unwrap_or(0)
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.queues.backlog.iter().map(|id| self.output_of(*id)).sum()
+    }
+
+    fn output_of(&self, id: ConnectionId) -> usize {
+        self.connections.get(id).map_or(0, |(connection, _)| connection.queued_bytes())
+    }
+
+    /// Keeps all output of clients together within its bound.
+    pub(super) fn bound_backlog(&mut self) {
+        while self.backlog_bytes() > ALL_CLIENTS_OUTPUT_BYTES {
+            let slowest = self.queues.backlog.iter().max_by_key(|id| self.output_of(**id)).copied();
+            let slowest = slowest.expect("what is over a bound is not empty");
+            self.close(slowest, &CloseCause::Overflow);
+        }
+    }
+}
+
+fn frame(payload_bytes: u32) -> usize {
+    payload_bytes as usize + HEADER_BYTES
+}
