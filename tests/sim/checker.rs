@@ -47,8 +47,8 @@ struct NodeBooks {
     mirror: Mirror,
     view: Option<View>,
     boot: BootNumber,
-    /// The last turn ended in the middle of writing.
-    is_torn: bool,
+    /// The last turn ended in the middle of writing, with the log durable up to here, it claims.
+    torn_at: Option<LogIndex>,
 }
 
 impl Checker {
@@ -57,7 +57,7 @@ impl Checker {
             mirror: Mirror::default(),
             view: None,
             boot: BootNumber(0),
-            is_torn: false,
+            torn_at: None,
         };
         Self {
             nodes: (0..nodes).map(|_| books()).collect(),
@@ -91,8 +91,8 @@ impl Checker {
         }
         books.boot = recovered.boot;
         books.view = None;
-        let attempted_too = std::mem::take(&mut books.is_torn);
-        if let Err(difference) = books.mirror.recover(recovered, attempted_too) {
+        let attempted = books.torn_at.take();
+        if let Err(difference) = books.mirror.recover(recovered, attempted) {
             violated!("synced is kept", "node {}: {difference}", node + 1);
         }
     }
@@ -112,11 +112,14 @@ impl Checker {
         for sent in effects.sends.iter().filter(|sent| sent.syncs == 0) {
             self.check_send(node, sent);
         }
-        let promised_late = effects.sends.iter().any(|sent| sent.syncs > 0);
-        if effects.failed.is_none() && effects.syncs > 0 || promised_late {
-            self.nodes[node].mirror.on_synced();
+        // A turn that fails may have got past its sync; then it must be held to it.
+        let is_past = effects.sends.iter().any(|sent| sent.syncs > 0)
+            || effects.syncs > 0 && self.nodes[node].mirror.is_news(raft.log().stable());
+        if effects.failed.is_none() && effects.syncs > 0 || is_past {
+            self.nodes[node].mirror.on_synced(raft.log().stable());
         }
-        self.nodes[node].is_torn = effects.failed.is_some() && !promised_late;
+        let is_torn = effects.failed.is_some() && !is_past;
+        self.nodes[node].torn_at = is_torn.then_some(raft.log().stable());
         for sent in effects.sends.iter().filter(|sent| sent.syncs > 0) {
             self.check_send(node, sent);
         }

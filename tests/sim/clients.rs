@@ -114,12 +114,12 @@ impl Workload {
 
     /// How long a client gives its next request.
     pub(crate) fn patience(&mut self) -> Duration {
-        self.rng.duration(Duration::from_millis(50), self.plan.patience)
+        self.rng.duration(self.plan.least_patience, self.plan.patience)
     }
 
     /// From now on nobody is in a hurry.
     pub(crate) fn be_patient(&mut self, patience: Duration) {
-        self.plan.patience = patience;
+        (self.plan.least_patience, self.plan.patience) = (patience / 2, patience);
         self.plan.mix[7] = 0;
     }
 

@@ -82,27 +82,43 @@ impl Mirror {
         }
     }
 
-    /// All of it is on disk now.
-    pub(crate) fn on_synced(&mut self) {
-        self.durable.truncate(self.changed_from);
-        self.durable.extend_from_slice(&self.log[self.changed_from..]);
-        self.changed_from = self.log.len();
+    /// Whether a claim that the log is durable up to an index goes beyond what was known.
+    pub(crate) fn is_news(&self, claimed: LogIndex) -> bool {
+        self.changed_from < claimed.0 as usize
+    }
+
+    /// A sync is over. The node claims that the log up to `claimed` was in it; what it appended
+    /// since then, as a leader just elected does, was not.
+    pub(crate) fn on_synced(&mut self, claimed: LogIndex) {
+        let claimed = claimed.0 as usize;
+        if self.changed_from < claimed {
+            self.durable.truncate(self.changed_from);
+            self.durable.extend_from_slice(&self.log[self.changed_from..claimed]);
+            self.changed_from = claimed;
+        }
         self.durable_hard_state = self.hard_state;
     }
 
     /// A process started: what it recovered must be what was durable, or, if the one before ended
-    /// in the middle of writing (`attempted_too`), what it was writing.
-    pub(crate) fn recover(&mut self, recovered: &Recovered, attempted_too: bool) -> Result<(), String> {
+    /// in the middle of writing, what it was writing: all, or the log up to `attempted`.
+    pub(crate) fn recover(
+        &mut self,
+        recovered: &Recovered,
+        attempted: Option<LogIndex>,
+    ) -> Result<(), String> {
         let mut log = Positions::new();
         for entry in &recovered.entries {
             push(&mut log, entry);
         }
         let found = (recovered.hard_state, log);
-        let is_attempted = found.0 == self.hard_state && found.1 == self.log;
+        let is_attempted = attempted.is_some_and(|attempted| {
+            let written = &self.log[..attempted.0 as usize];
+            found.0 == self.hard_state && (found.1 == self.log || found.1 == written)
+        });
         let is_durable = found.0 == self.durable_hard_state && found.1 == self.durable;
-        if !(is_durable || attempted_too && is_attempted) {
+        if !(is_durable || is_attempted) {
             return Err(format!(
-                "{:?} with {} entries was synced, {:?} with {} was written last ({attempted_too}), \
+                "{:?} with {} entries was synced, {:?} with {} was written last ({attempted:?}), \
                  {:?} with {} came back",
                 self.durable_hard_state,
                 self.durable.len(),

@@ -118,7 +118,8 @@ pub(crate) struct ClientPlan {
     pub(crate) keys: usize,
     /// Mean time between an answer and the next request.
     pub(crate) think: Duration,
-    /// The longest deadline.
+    /// The shortest deadline, and the longest.
+    pub(crate) least_patience: Duration,
     pub(crate) patience: Duration,
     /// Weights of put, delete, compare-and-set, get, stale get, scan, stale scan, and others.
     pub(crate) mix: [u64; 8],
@@ -217,6 +218,7 @@ fn draw_clients(rng: &mut Rng) -> ClientPlan {
         count: rng.pick(&[2, 4, 8, 12]),
         keys: rng.between(1, 6) as usize,
         think: rng.pick(&[ms(2), ms(10), ms(40)]),
+        least_patience: ms(50),
         patience: rng.pick(&[ms(500), ms(2_000), ms(5_000)]),
         mix: [25, 8, 20, 25, 6, 8, 3, rng.pick(&[0, 1, 3])],
         named_per_million: rng.pick(&[0, 300_000, 600_000]),
