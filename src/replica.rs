@@ -12,13 +12,13 @@ mod members;
 mod parking;
 mod reads;
 mod requests;
+mod timers;
 mod writes;
 
 use crate::kv::{Limits, StateMachine};
 use crate::raft::{self, Raft};
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
-use crate::timer_wheel::{TimerKey, TimerWheel};
 use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
@@ -30,6 +30,7 @@ use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
 use reads::Reads;
+use timers::{Timer, Timers};
 use writes::Writes;
 
 /// A client's connection, as the server names it; opaque here.
@@ -98,26 +99,6 @@ struct Own {
     spare_unfinished: bool,
 }
 
-/// What a replica waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    /// Raft's next deadline: elections, heartbeats, the loss of a quorum.
-    Raft,
-    /// A parked request has waited long enough.
-    Parked { slot: usize },
-    /// The leader proposes to expire sessions.
-    Expiry,
-}
-
-/// The replica's wheel, and the two timers of which there is one each.
-struct Timers {
-    wheel: TimerWheel<Timer>,
-    raft: Option<(TimerKey, Instant)>,
-    expiry: Option<(TimerKey, Instant)>,
-    /// The last proposal to expire sessions is given this long to be applied.
-    no_expiry_before: Instant,
-}
-
 /// Bytes of the log's next segment that one idle turn prepares.
 const SPARE_SLICE_BYTES: u64 = 256 << 10;
 
@@ -161,7 +142,7 @@ impl<D: Disk> Replica<D> {
             writes: Writes::default(),
             reads: Reads::default(),
             parking: Parking::default(),
-            timers: Timers { wheel: TimerWheel::new(now), raft: None, expiry: None, no_expiry_before: now },
+            timers: Timers::new(now),
             clock: ClusterClock::default(),
             answers: Vec::new(),
             hand_over: HandOver::default(),
@@ -249,6 +230,10 @@ impl<D: Disk> Replica<D> {
         self.raft.leader()
     }
 
+    fn leads(&self) -> bool {
+        self.raft.leader() == Some(self.own.id)
+    }
+
     /// The consensus state, to look at.
     #[must_use]
     pub fn raft(&self) -> &Raft {
@@ -319,7 +304,7 @@ impl<D: Disk> Replica<D> {
         log.applied() < log.committed()
             || self.reads.has_turn()
             || !self.answers.is_empty()
-            || self.own.spare_unfinished
+            || (self.own.spare_unfinished && self.may_prepare_spare())
             || self.raft.has_ready(now)
     }
 
@@ -359,7 +344,7 @@ impl<D: Disk> Replica<D> {
             let batch =
                 Batch { hard_state: ready.hard_state, entries: &ready.entries, peer_boots: &peer_boots };
             self.storage.persist(&batch)?;
-        } else if self.leader().is_some() {
+        } else if self.may_prepare_spare() {
             self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
         }
 
@@ -375,6 +360,11 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
+    /// Without a leader the disk is kept free for votes.
+    fn may_prepare_spare(&self) -> bool {
+        self.leader().is_some()
+    }
+
     /// Applies a bounded number of committed entries, answers who waited for them, and the reads
     /// that their state answers.
     fn apply_committed(&mut self, now: Instant) {
@@ -382,22 +372,28 @@ impl<D: Disk> Replica<D> {
             let Some(entry) = self.raft.next_to_apply() else { break };
             self.apply(now, entry);
         }
+        self.take_read_indexes(now);
+        for read in self.reads.take_answerable(self.raft.log().applied()) {
+            self.answer_read(read);
+        }
+    }
+
+    /// Reads whose leader is gone before it told their index wait for the next one.
+    fn take_read_indexes(&mut self, now: Instant) {
         for state in self.raft.take_reads() {
             for read in self.reads.on_read_state(state) {
                 self.park(now, read);
             }
-        }
-        for read in self.reads.take_answerable(self.raft.log().applied()) {
-            self.answer_read(read);
         }
     }
 
     fn apply(&mut self, now: Instant, entry: Entry) {
         let (index, revision) = (entry.index, Revision::from(entry.index));
         match entry.payload {
-            Payload::NoOp { leader } => {
+            Payload::NoOp { .. } => {
                 self.state.advance(revision, entry.stamp);
-                if leader == self.own.id && entry.term == self.raft.term() {
+                // Not if this node gave way between the entry's commitment and now.
+                if self.leads() && entry.term == self.raft.term() {
                     self.clock.start(entry.stamp, now);
                 }
             }
@@ -418,11 +414,13 @@ impl<D: Disk> Replica<D> {
     /// its log holds already, one that lost its leadership forgets them, and requests that wait for
     /// a leader are looked through.
     fn look_for_leader(&mut self, now: Instant) {
+        // First, since the next leader may be known already: nobody would look through them later.
+        self.take_read_indexes(now);
         let seen = (self.raft.leader(), self.raft.term());
         let is_new = seen != self.own.leader_seen;
         if is_new {
             self.own.leader_seen = seen;
-            if seen.0 == Some(self.own.id) {
+            if self.leads() {
                 self.writes.rebuild(self.raft.log(), self.raft.log().applied());
             } else {
                 self.clock.stop();
@@ -431,6 +429,9 @@ impl<D: Disk> Replica<D> {
         }
         let was_transferring = self.hand_over.note_transfer(self.raft.transferring_to());
         self.answer_transfers();
+        if was_transferring {
+            self.resign_again(now);
+        }
         if (is_new || was_transferring) && seen.0.is_some() && self.raft.transferring_to().is_none() {
             self.serve_parked(now);
         }
@@ -446,7 +447,7 @@ impl<D: Disk> Replica<D> {
     fn propose_expiry(&mut self, now: Instant) {
         self.timers.no_expiry_before = now + self.raft.config().election_max;
         let time = self.clock.read(now, self.state.cluster_time());
-        if self.raft.leader() == Some(self.own.id) && time >= self.state.next_expiry() {
+        if self.leads() && time >= self.state.next_expiry() {
             let mut out = crate::wire::Writer::new();
             Command::ExpireSessions.encode(&mut out);
             // If it is refused now, the timer is armed again all the same.
@@ -454,16 +455,9 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Keeps one timer for Raft and one for expiry, each at its deadline or before: a deadline that
-    /// moved later (as with every heartbeat heard) leaves the timer where it is, to fire for
-    /// nothing once.
     fn arm_timers(&mut self) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        let expiry = self.clock.moment_of(self.state.next_expiry());
-        let expiry = expiry.map(|moment| moment.max(self.timers.no_expiry_before));
-        let Timers { wheel, raft: raft_timer, expiry: expiry_timer, .. } = &mut self.timers;
-        arm(wheel, raft_timer, raft, Timer::Raft);
-        arm(wheel, expiry_timer, expiry, Timer::Expiry);
+        self.timers.arm(raft, self.clock.moment_of(self.state.next_expiry()));
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {
@@ -480,23 +474,5 @@ impl<D: Disk> Replica<D> {
 fn send(transport: &mut impl Transport, messages: &[Envelope]) {
     for Envelope { to, message } in messages {
         transport.send(*to, message);
-    }
-}
-
-fn arm(
-    wheel: &mut TimerWheel<Timer>,
-    armed: &mut Option<(TimerKey, Instant)>,
-    deadline: Option<Instant>,
-    timer: Timer,
-) {
-    match (&armed, deadline) {
-        (Some((_, at)), Some(deadline)) if *at <= deadline => {}
-        (_, Some(deadline)) => {
-            if let Some((key, _)) = armed.take() {
-                wheel.cancel(key);
-            }
-            *armed = Some((wheel.insert(deadline, timer), deadline));
-        }
-        (_, None) => {}
     }
 }

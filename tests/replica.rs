@@ -1,18 +1,20 @@
 //! Whole replicas, real logs on disk, without sockets: messages wait in a queue, time is a number.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use kvstore::replica::{ClientConnection, Options, Replica, Transport};
 use kvstore::storage::{self, FileDisk, Recovered, Storage};
 use kvstore::time::{Duration, Instant};
-use kvstore::types::{BootNumber, ClientId, ClientName, ClusterId, Incarnation, NodeId, Sequence, Term};
+use kvstore::types::{
+    BootNumber, ClientId, ClientName, ClusterId, Incarnation, LogIndex, NodeId, Sequence, Term,
+};
 use kvstore::wire::client::{
     Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
 use kvstore::wire::entry::{Configuration, Member};
-use kvstore::wire::peer::Message;
+use kvstore::wire::peer::{Heartbeat, Message};
 use tempfile::TempDir;
 
 const CLIENT: ClientConnection = ClientConnection(1);
@@ -20,6 +22,8 @@ const CLIENT: ClientConnection = ClientConnection(1);
 /// Some replicas, the messages between them, and the answers that they gave.
 struct World {
     nodes: Vec<Option<Replica<FileDisk>>>,
+    /// Nodes that run, but whose messages are lost, both ways.
+    cut_off: BTreeSet<usize>,
     network: Network,
     now: Instant,
     directory: TempDir,
@@ -45,10 +49,14 @@ impl Transport for Network {
 }
 
 fn open(directory: &Path, node: usize, now: Instant) -> Replica<FileDisk> {
+    open_with_segments(directory, node, now, 64 << 10)
+}
+
+fn open_with_segments(directory: &Path, node: usize, now: Instant, segment_bytes: u64) -> Replica<FileDisk> {
     let path: PathBuf = directory.join(node.to_string());
     let disk = FileDisk::open(&path).unwrap();
     let id = NodeId(node as u64 + 1);
-    let small = storage::Options { segment_bytes: 64 << 10, ..storage::Options::default() };
+    let small = storage::Options { segment_bytes, ..storage::Options::default() };
     let (storage, recovered): (_, Recovered) =
         Storage::open(disk, id, small, Incarnation(id.0 * 11)).unwrap();
     let options = Options {
@@ -62,16 +70,20 @@ fn open(directory: &Path, node: usize, now: Instant) -> Replica<FileDisk> {
     Replica::new(options, storage, recovered, now)
 }
 
+fn cluster_of(count: u64) -> Configuration {
+    let member = |id: u64| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
+    Configuration::new(ClusterId(77), (1..=count).map(member).collect()).unwrap()
+}
+
 impl World {
     /// `count` replicas, linked to each other and founded.
     fn founded(count: usize) -> Self {
         let directory = TempDir::new().unwrap();
         let now = Instant::from_millis(1_000);
         let nodes = (0..count).map(|node| Some(open(directory.path(), node, now))).collect();
-        let mut world = Self { nodes, network: Network::default(), now, directory };
-        let member = |id: u64| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
-        let members = (1..=count as u64).map(member).collect();
-        let configuration = Configuration::new(ClusterId(77), members).unwrap();
+        let (cut_off, network) = (BTreeSet::new(), Network::default());
+        let mut world = Self { nodes, cut_off, network, now, directory };
+        let configuration = cluster_of(count as u64);
         world.link_all();
         world.node(0).found(now, configuration.clone());
         for node in 1..count {
@@ -103,24 +115,38 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..1_000 {
             for node in self.running() {
-                let now = self.now;
-                self.network.sender = node;
-                let replica = self.nodes[node].as_mut().unwrap();
-                replica.tick(now);
-                replica.process_ready(now, &mut self.network).unwrap();
-                kvstore::raft::invariants::check(replica.raft());
+                self.turn(node);
+                kvstore::raft::invariants::check(self.node(node).raft());
             }
             if self.network.queue.is_empty() && self.running().iter().all(|node| !self.has_work(*node)) {
                 return;
             }
             for (from, to, message) in std::mem::take(&mut self.network.queue) {
-                let now = self.now;
-                if let Some(replica) = &mut self.nodes[to.0 as usize - 1] {
+                let (now, to) = (self.now, to.0 as usize - 1);
+                if self.cut_off.contains(&from) || self.cut_off.contains(&to) {
+                    continue;
+                }
+                if let Some(replica) = &mut self.nodes[to] {
                     replica.on_message(now, NodeId(from as u64 + 1), message);
                 }
             }
         }
         panic!("the nodes do not come to rest");
+    }
+
+    /// One turn of one node, whose messages stay in the queue.
+    fn turn(&mut self, node: usize) {
+        let now = self.now;
+        self.network.sender = node;
+        let replica = self.nodes[node].as_mut().unwrap();
+        replica.tick(now);
+        replica.process_ready(now, &mut self.network).unwrap();
+    }
+
+    /// What a node has sent and nobody has got yet.
+    fn sent_by(&self, node: usize) -> Vec<Message> {
+        let own = self.network.queue.iter().filter(|(from, ..)| *from == node);
+        own.map(|(_, _, message)| message.clone()).collect()
     }
 
     fn has_work(&self, node: usize) -> bool {
@@ -340,4 +366,180 @@ fn cluster_of_one_serves_by_itself() {
     world.ask(0, 2, get("key"));
     world.settle();
     assert_eq!(world.answer(2).unwrap().1.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+}
+
+/// Node 2 of three, as a process alone, founded long after its start by a word of node 1.
+fn follower_founded_late(segment_bytes: u64) -> (World, Instant) {
+    let directory = TempDir::new().unwrap();
+    let start = Instant::from_millis(1_000);
+    let now = Instant::from_millis(9_000);
+    let mut replica = open_with_segments(directory.path(), 1, start, segment_bytes);
+    for peer in [1, 3] {
+        replica.on_link_up(now, NodeId(peer), BootNumber(1), &format!("127.0.0.1:{}", 9000 + peer));
+    }
+    replica.on_message(now, NodeId(1), Message::Found(cluster_of(3)));
+    let nodes = vec![None, Some(replica)];
+    (World { nodes, cut_off: BTreeSet::new(), network: Network::default(), now, directory }, now)
+}
+
+fn heartbeat(term: u64) -> Message {
+    Message::Heartbeat(Heartbeat { term: Term(term), commit: LogIndex(1), round: 1 })
+}
+
+#[test]
+fn node_told_of_the_founding_long_after_its_start_leaves_the_founder_time_to_be_elected() {
+    let (mut world, _) = follower_founded_late(64 << 10);
+    for _ in 0..100 {
+        world.turn(1);
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(world.sent_by(1), [], "it campaigns against the founder");
+}
+
+#[test]
+fn segment_half_prepared_when_the_leader_is_lost_keeps_nobody_awake() {
+    let (mut world, now) = follower_founded_late(8 << 20);
+    world.node(1).on_message(now, NodeId(1), heartbeat(1));
+    world.turn(1);
+    world.turn(1);
+    assert!(world.has_work(1), "the next segment is being prepared");
+    world.node(1).on_link_down(now, NodeId(1));
+    world.node(1).on_peer_dead(now, NodeId(1));
+    for _ in 0..3 {
+        world.turn(1);
+    }
+    assert_eq!(world.node(1).leader(), None);
+    assert!(!world.has_work(1), "turns without end that prepare nothing");
+}
+
+#[test]
+fn read_whose_leader_is_replaced_within_a_turn_asks_the_new_one_at_once() {
+    let (mut world, now) = follower_founded_late(64 << 10);
+    world.node(1).on_message(now, NodeId(1), heartbeat(1));
+    world.ask(1, 1, get("key"));
+    world.turn(1);
+    world.network.queue.clear();
+    world.node(1).on_message(now, NodeId(3), heartbeat(2));
+    world.turn(1);
+    world.turn(1);
+    let asked = world.network.queue.iter().find(|(_, _, message)| matches!(message, Message::ReadIndex(_)));
+    assert_eq!(asked.map(|(_, to, _)| *to), Some(NodeId(3)));
+}
+
+#[test]
+fn write_of_a_leader_elected_again_is_not_taken_for_one_that_was_overwritten() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 1..=4 {
+        world.ask(0, id, put(id, "key", "lost with its leader"));
+    }
+    world.pass(600);
+    let leader = world.leader().expect("the majority elected a leader");
+    world.cut_off.clear();
+    world.pass(100);
+    world.ask(leader, 9, RequestBody::Transfer { to: NodeId(1) });
+    world.pass(30);
+    assert_eq!(world.leader(), Some(0));
+    world.network.answers.clear();
+    for id in 11..=13 {
+        world.ask(0, id, put(id, "key", "value"));
+    }
+    world.settle();
+    for id in 11..=13 {
+        assert_eq!(world.answer(id).unwrap().1.body, written(false), "write {id}");
+    }
+}
+
+#[test]
+fn resends_of_a_write_under_way_count_against_the_cap() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 0..=1 << 16 {
+        world.ask(0, id, put(1, "key", "value"));
+    }
+    world.turn(0);
+    let refused = world.answer(1 << 16).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+}
+
+#[test]
+fn parked_requests_are_bounded_by_their_bytes_too() {
+    let mut world = World::founded(3);
+    world.kill(0);
+    world.kill(1);
+    world.pass(300);
+    let large = "x".repeat(1 << 20);
+    for id in 1..=100 {
+        world.ask(2, id, put(id, "key", &large));
+    }
+    world.turn(2);
+    let refused = world.answer(100).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+    assert!(world.answer(1).is_none());
+    world.pass(151);
+    world.ask(2, 101, put(101, "key", &large));
+    world.turn(2);
+    assert!(world.answer(101).is_none(), "there is room again");
+}
+
+#[test]
+fn request_that_names_a_silent_leader_of_a_later_term_is_parked() {
+    let mut world = World::founded(3);
+    let silent_leader = Some(SilentLeader { id: NodeId(3), term: Term(7) });
+    let request = Request { id: 1, time_left_ms: 5_000, silent_leader, body: put(1, "key", "value") };
+    let now = world.now;
+    world.node(1).on_request(now, CLIENT, request);
+    world.settle();
+    assert!(world.answer(1).is_none(), "the leader known here is older than the silent one");
+}
+
+#[test]
+fn hand_over_to_a_follower_that_does_not_catch_up_waits_for_a_heartbeat_only() {
+    let mut world = World::founded(3);
+    world.cut_off.extend([1, 2]);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    let now = world.now;
+    world.node(0).begin_hand_over(now);
+    let timeouts_now = |world: &mut World| {
+        world.turn(0);
+        let sent = world.sent_by(0);
+        world.network.queue.clear();
+        sent.iter().filter(|message| matches!(message, Message::TimeoutNow(_))).count()
+    };
+    assert_eq!(timeouts_now(&mut world), 0, "it may catch up");
+    world.now += Duration::from_millis(29);
+    assert_eq!(timeouts_now(&mut world), 0);
+    world.now += Duration::from_millis(1);
+    assert_eq!(timeouts_now(&mut world), 1);
+    let now = world.now;
+    assert!(!world.node(0).may_exit(now), "it waits for the successor");
+}
+
+#[test]
+fn hand_over_whose_target_is_lost_goes_to_another() {
+    let mut world = World::founded(3);
+    let now = world.now;
+    world.node(0).begin_hand_over(now);
+    let target = world.node(0).raft().transferring_to().expect("somebody is to take over");
+    world.node(0).on_link_down(now, target);
+    world.turn(0);
+    assert!(!world.node(0).may_exit(now));
+    let second = world.node(0).raft().transferring_to().expect("another one is to take over");
+    assert_ne!(second, target);
+    world.node(0).on_link_down(now, second);
+    world.turn(0);
+    assert!(world.node(0).may_exit(now), "there is nobody left");
+}
+
+#[test]
+fn transfers_asked_for_again_and_again_are_bounded() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 0..2_000 {
+        world.ask(0, id, RequestBody::Transfer { to: NodeId(2) });
+    }
+    world.turn(0);
+    let refused = world.answer(1_999).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
 }

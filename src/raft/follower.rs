@@ -49,6 +49,12 @@ impl Follower {
         }
     }
 
+    /// There may be a leader from now on: the time before was nobody's silence.
+    pub(super) fn begin_to_wait(&mut self, core: &mut Core, now: Instant) {
+        self.heard_at = now;
+        self.election_deadline = now + core.election_timeout();
+    }
+
     pub(super) fn leader(&self) -> Option<NodeId> {
         self.leader
     }
@@ -224,8 +230,9 @@ impl Follower {
 
     /// Thesis 3.10: "this is equivalent to the server's election timer firing", but without a
     /// pre-vote, and with the mark that sets loyalty aside.
-    pub(super) fn on_timeout_now(&mut self, from: NodeId) -> Transition {
+    pub(super) fn on_timeout_now(&mut self, now: Instant, from: NodeId) -> Transition {
         if self.leader == Some(from) {
+            self.heard_at = now;
             Transition::Candidate { cause: Cause::HandOver }
         } else {
             Transition::Stay

@@ -40,6 +40,8 @@ pub(super) struct Leader {
 struct Transfer {
     to: NodeId,
     deadline: Instant,
+    /// When the target is told to campaign though it has not caught up.
+    patience: Instant,
     timeout_now_sent: bool,
 }
 
@@ -89,17 +91,21 @@ impl Leader {
     }
 
     pub(super) fn next_deadline(&self, core: &Core) -> Instant {
-        let transfer = self.transfer.map_or(Instant::MAX, |transfer| transfer.deadline);
+        let transfer = self.transfer.map_or(Instant::MAX, |transfer| match transfer.timeout_now_sent {
+            true => transfer.deadline,
+            false => transfer.deadline.min(transfer.patience),
+        });
         let quorum_lost = self.rounds.confirmed_at() + core.config.election_max;
         self.heartbeat_deadline.min(transfer).min(quorum_lost)
     }
 
     /// Gives way after a maximum election timeout without a quorum (thesis 6.2), ends a hand-over
     /// that takes too long, and makes the next heartbeat due.
-    pub(super) fn tick(&mut self, core: &Core, now: Instant) -> Transition {
+    pub(super) fn tick(&mut self, core: &mut Core, now: Instant) -> Transition {
         if self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
             self.transfer = None;
         }
+        self.continue_transfer(core, now);
         let has_quorum = self.has_fresh_quorum(now, core.config.election_max);
         if has_quorum || core.peers().is_empty() { Transition::Stay } else { Transition::Follower }
     }
@@ -195,7 +201,7 @@ impl Leader {
             AppendResult::Match { match_index } if match_index <= last_index => {
                 if progress.on_match(match_index) {
                     self.advance_commit(core, now);
-                    self.continue_transfer(core);
+                    self.continue_transfer(core, now);
                 }
             }
             AppendResult::Conflict { prev_log_index, hint_index, hint_term }
@@ -302,7 +308,7 @@ impl Leader {
     }
 
     /// The linked follower whose log matches furthest: the best to hand over to.
-    pub(super) fn successor(&self, core: &Core) -> Option<NodeId> {
+    fn successor(&self, core: &Core) -> Option<NodeId> {
         let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id));
         linked
             .max_by_key(|(id, progress)| (progress.match_index(), std::cmp::Reverse(**id)))
@@ -324,16 +330,36 @@ impl Leader {
             None if !core.links.contains(&to) => return Err(TransferError::NoLink),
             None => {}
         }
-        let deadline = now + core.config.election_max;
-        self.transfer = Some(Transfer { to, deadline, timeout_now_sent: false });
-        self.continue_transfer(core);
+        self.begin_transfer(core, now, to, Instant::MAX);
         Ok(())
     }
 
-    fn continue_transfer(&mut self, core: &mut Core) {
+    /// Hands over because this node is about to leave: to the linked follower whose log matches
+    /// furthest, which is given one heartbeat to catch up. After that it is told to campaign all
+    /// the same: what it was sent before lies ahead of that word on its link, and an election must
+    /// come anyway. Gives the follower; `None` if no other voter is linked.
+    pub(super) fn resign(&mut self, core: &mut Core, now: Instant) -> Option<NodeId> {
+        let patience = now + core.config.heartbeat;
+        match &mut self.transfer {
+            Some(transfer) => transfer.patience = transfer.patience.min(patience),
+            None => {
+                let to = self.successor(core)?;
+                self.begin_transfer(core, now, to, patience);
+            }
+        }
+        self.transferring_to()
+    }
+
+    fn begin_transfer(&mut self, core: &mut Core, now: Instant, to: NodeId, patience: Instant) {
+        let deadline = now + core.config.election_max;
+        self.transfer = Some(Transfer { to, deadline, patience, timeout_now_sent: false });
+        self.continue_transfer(core, now);
+    }
+
+    fn continue_transfer(&mut self, core: &mut Core, now: Instant) {
         let Some(transfer) = &mut self.transfer else { return };
         let caught_up = self.progress[&transfer.to].match_index() == core.log.last_index();
-        if caught_up && !transfer.timeout_now_sent {
+        if (caught_up || now >= transfer.patience) && !transfer.timeout_now_sent {
             transfer.timeout_now_sent = true;
             core.outbox.send(transfer.to, Message::TimeoutNow(TimeoutNow { term: core.term() }));
         }

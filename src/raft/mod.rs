@@ -33,6 +33,9 @@
 //!   AppendEntries under way. A leader sends entries before its own disk has them (10.2.1) and
 //!   counts itself only once it has.
 //! - **Leadership transfer** (3.10).
+//! - **Patience.** A candidate's begins when its requests leave, doubles with each try in vain, and a
+//!   new try begins with a pre-vote in the same term, in which late votes still count: disks slower
+//!   than a retry delay an election, but do not prevent it.
 //!
 //! # What is left out
 //!
@@ -41,6 +44,11 @@
 //! - Changes of the members (thesis 4). They are a configuration in the log from entry 1 on, so
 //!   that changing them later is one more kind of entry.
 //! - Snapshots, so far: the log is kept whole.
+//!
+//! # How it is tested
+//!
+//! `tests.rs` has an index of which golden script (`testscripts/`) tests which rule of the paper and
+//! the thesis. Beside the scripts, random networks, disks and deaths, and peers that say anything.
 
 mod config;
 mod core;

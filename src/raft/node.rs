@@ -76,7 +76,7 @@ impl Raft {
     /// Founds the cluster on this node, or makes this node a part of one that another founded: the
     /// configuration becomes entry 1, committed by definition, the same bytes on every node. It is
     /// durable before any vote leaves, as everything of this turn is. The lowest id campaigns at
-    /// once.
+    /// once; the others give it an election timeout from now on.
     ///
     /// # Panics
     /// If this node belongs to a cluster already.
@@ -86,8 +86,9 @@ impl Raft {
         self.core.log.append(Entry::new(LogIndex(1), Term::ZERO, ClusterTime::ZERO, payload));
         self.core.log.commit_to(LogIndex(1));
         self.core.join(configuration);
-        // It listens from now on: nobody could have led before.
-        self.role = Role::Follower(Follower::new(&mut self.core, now, now));
+        if let Role::Follower(follower) = &mut self.role {
+            follower.begin_to_wait(&mut self.core, now);
+        }
         if self.core.voters().first() == Some(&self.core.config.id) {
             self.transition(now, Transition::PreCandidate(Cause::Founding));
         }
@@ -226,7 +227,7 @@ impl Raft {
             Message::Heartbeat(m) => follower.on_heartbeat(core, from, m),
             Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
             Message::ReadIndexResponse(m) => follower.on_read_index_response(core, from, m),
-            Message::TimeoutNow(_) => return follower.on_timeout_now(from),
+            Message::TimeoutNow(_) => return follower.on_timeout_now(now, from),
             Message::ReadIndex(m) => core.refuse_read(from, m),
             _ => {} // answers to what this node asked in a role that is over
         }
@@ -270,7 +271,7 @@ impl Raft {
             Role::Follower(follower) if !self.core.voters().is_empty() => follower.tick(now),
             Role::Follower(_) => Transition::Stay,
             Role::Candidate(candidate) => candidate.tick(now),
-            Role::Leader(leader) => leader.tick(&self.core, now),
+            Role::Leader(leader) => leader.tick(&mut self.core, now),
         };
         self.transition(now, transition);
     }
@@ -310,6 +311,15 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => leader.transfer_leadership(&mut self.core, now, to),
             _ => Err(TransferError::NotLeader),
+        }
+    }
+
+    /// Hands leadership over because this node is about to leave, to the follower that is best
+    /// prepared. Gives that follower; `None` if this node does not lead, or no other voter is linked.
+    pub fn resign(&mut self, now: Instant) -> Option<NodeId> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.resign(&mut self.core, now),
+            _ => None,
         }
     }
 
@@ -448,15 +458,6 @@ impl Raft {
     pub fn transferring_to(&self) -> Option<NodeId> {
         match &self.role {
             Role::Leader(leader) => leader.transferring_to(),
-            _ => None,
-        }
-    }
-
-    /// The follower to hand over to: the linked one whose log matches furthest.
-    #[must_use]
-    pub fn successor(&self) -> Option<NodeId> {
-        match &self.role {
-            Role::Leader(leader) => leader.successor(&self.core),
             _ => None,
         }
     }

@@ -58,6 +58,7 @@ mod hostile;
 mod random;
 mod report;
 mod script;
+mod simulation;
 
 /// Declares one test for each script, and their list.
 macro_rules! scripts {

@@ -9,11 +9,14 @@ use crate::time::Instant;
 use crate::types::NodeId;
 use crate::wire::client::{Refused, RequestBody, ResponseBody};
 
+/// Clients that wait for a hand-over; more are refused as busy.
+const MAX_ASKED: usize = 1024;
+
 /// Hand-overs that somebody waits for.
 #[derive(Debug, Default)]
 pub(super) struct HandOver {
     asked: Vec<Asked>,
-    /// To whom Raft was handing over at the end of the last turn.
+    /// To whom Raft was handing over when that was last noted: when it began, or in this turn.
     under_way: Option<NodeId>,
     /// This node is leaving, at this moment at the latest.
     exit_at: Option<Instant>,
@@ -27,7 +30,7 @@ struct Asked {
 }
 
 impl HandOver {
-    /// Notes what Raft does now; whether a hand-over ended since the last turn.
+    /// Notes what Raft does now; whether a hand-over ended since the last time.
     pub(super) fn note_transfer(&mut self, now_to: Option<NodeId>) -> bool {
         let ended = self.under_way.is_some() && now_to.is_none();
         self.under_way = now_to;
@@ -39,23 +42,35 @@ impl<D: Disk> Replica<D> {
     /// SIGTERM: hands leadership over if this node leads, so that nobody waits for an election.
     pub fn begin_hand_over(&mut self, now: Instant) {
         self.hand_over.exit_at = Some(now + self.raft.config().election_max);
-        let Some(successor) = self.raft.successor() else { return };
-        match self.raft.transfer_leadership(now, successor) {
-            Ok(()) => log::info!("handing over to id={successor} port={}", self.members.port(successor)),
-            Err(error) => log::warn!("leaving without a hand-over: {error}"),
+        self.resign(now);
+    }
+
+    /// If a hand-over failed and this node is leaving, there may be another follower to try.
+    pub(super) fn resign_again(&mut self, now: Instant) {
+        if self.hand_over.exit_at.is_some() {
+            self.resign(now);
         }
     }
 
-    /// After `begin_hand_over`: whether the process may exit now. A leader waits until another
-    /// leads and the writes that it took are answered, for one maximum election timeout at most;
-    /// what is unanswered then stays so, since nobody knows what becomes of it.
+    fn resign(&mut self, now: Instant) {
+        if let Some(to) = self.raft.resign(now) {
+            self.hand_over.under_way = Some(to);
+            log::info!("handing over to id={to} port={}", self.members.port(to));
+        }
+    }
+
+    /// After `begin_hand_over`: whether the process may exit now. A leader waits until it has given
+    /// way and whoever waits here is answered or referred to its successor, for one maximum
+    /// election timeout at most; what is unanswered then stays so, since nobody knows what becomes
+    /// of it.
     #[must_use]
     pub fn may_exit(&self, now: Instant) -> bool {
         let Some(exit_at) = self.hand_over.exit_at else { return false };
-        let may_leave = if self.raft.leader() == Some(self.own.id) {
-            self.raft.transferring_to().is_none() // it failed, or there is nobody to hand over to
+        let may_leave = if self.leads() {
+            self.raft.transferring_to().is_none() // there is nobody to hand over to
         } else {
-            self.writes.waiters() == 0 && self.parking.len() == 0 && self.answers.is_empty()
+            let waiting = self.writes.waiters() + self.reads.len() + self.parking.len();
+            waiting + self.answers.len() == 0
         };
         may_leave || now >= exit_at
     }
@@ -74,8 +89,13 @@ impl<D: Disk> Replica<D> {
         if to == self.own.id {
             return self.answer(arrival.client, arrival.request.id, ResponseBody::Transferred);
         }
+        if self.hand_over.asked.len() >= MAX_ASKED {
+            let busy = "too many requests wait for a hand-over; try again in a moment".to_owned();
+            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+        }
         match self.raft.transfer_leadership(now, to) {
             Ok(()) => {
+                self.hand_over.under_way = Some(to);
                 let asked = Asked { client: arrival.client, request: arrival.request.id, to };
                 self.hand_over.asked.push(asked);
             }

@@ -22,10 +22,11 @@ impl Members {
         Self { addresses, boots: boots.into_iter().collect(), new_boots: BTreeMap::new() }
     }
 
+    /// Whoever is linked was admitted: it comes with the highest boot of its directory so far. A lower
+    /// one is therefore another directory, as an id may have before the founding.
     pub(super) fn on_link_up(&mut self, peer: NodeId, boot: BootNumber, address: &str) {
         self.addresses.insert(peer, address.to_owned());
-        if self.boots.get(&peer).is_none_or(|seen| *seen < boot) {
-            self.boots.insert(peer, boot);
+        if self.boots.insert(peer, boot) != Some(boot) {
             self.new_boots.insert(peer, boot);
         }
     }
@@ -54,5 +55,20 @@ impl Members {
         let ids = configuration.members().iter().map(|member| member.id);
         let unknown = |id| MemberAddress { id, address: String::new() };
         ids.map(|id| self.address(id).unwrap_or_else(|| unknown(id))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_of_a_directory_that_was_replaced_before_the_founding_is_forgotten() {
+        let mut members = Members::new(NodeId(1), "a:1".to_owned(), Vec::new());
+        members.on_link_up(NodeId(2), BootNumber(5), "b:2");
+        members.on_link_up(NodeId(2), BootNumber(1), "b:2");
+        assert_eq!(members.take_new_boots(), [(NodeId(2), BootNumber(1))]);
+        members.on_link_up(NodeId(2), BootNumber(1), "b:2");
+        assert_eq!(members.take_new_boots(), []);
     }
 }

@@ -28,22 +28,31 @@ impl Arrival {
 
 /// The parked requests.
 ///
-/// Invariant: each has its timer in the replica's wheel, and there are at most `MAX_PARKED`.
+/// Invariants: each has its timer in the replica's wheel; there are at most `MAX_PARKED`; `bytes` is
+/// the sum over them, and stays below `MAX_BYTES` but for the last one that came.
 #[derive(Debug, Default)]
 pub(super) struct Parking {
     parked: Slab<(Arrival, TimerKey)>,
+    bytes: usize,
 }
 
 impl Parking {
-    /// More are refused as busy. Their bytes are bounded by their connections' budgets.
+    /// More are refused as busy.
     pub(super) const MAX_PARKED: usize = 4096;
+    /// Keys and values beyond this are refused as busy too: requests may be large.
+    pub(super) const MAX_BYTES: usize = 32 << 20;
 
     pub(super) fn len(&self) -> usize {
         self.parked.len()
     }
 
+    /// Bytes of keys and values in all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.parked.len() >= Self::MAX_PARKED
+        self.parked.len() >= Self::MAX_PARKED || self.bytes >= Self::MAX_BYTES
     }
 
     /// The slot that `park` takes next, for the timer to name.
@@ -53,6 +62,7 @@ impl Parking {
 
     pub(super) fn park(&mut self, arrival: Arrival, timer: TimerKey) {
         assert!(!self.is_full(), "the caller refuses what is too much");
+        self.bytes += arrival.request.body.payload_bytes();
         self.parked.insert((arrival, timer));
     }
 
@@ -60,11 +70,12 @@ impl Parking {
     /// another now.
     pub(super) fn take(&mut self, slot: usize, timer: TimerKey) -> Option<Arrival> {
         let is_its_own = self.parked.get(slot).is_some_and(|(_, key)| *key == timer);
-        is_its_own.then(|| self.parked.remove(slot).0)
+        is_its_own.then(|| self.remove(slot).0)
     }
 
     /// Takes all, in the order of their slots, each with the timer to cancel.
     pub(super) fn take_all(&mut self) -> Vec<(Arrival, TimerKey)> {
+        self.bytes = 0;
         self.parked.drain().collect()
     }
 
@@ -72,6 +83,12 @@ impl Parking {
     pub(super) fn take_of(&mut self, client: ClientConnection) -> Vec<TimerKey> {
         let of_client = self.parked.iter().filter(|(_, (arrival, _))| arrival.client == client);
         let slots: Vec<usize> = of_client.map(|(slot, _)| slot).collect();
-        slots.into_iter().map(|slot| self.parked.remove(slot).1).collect()
+        slots.into_iter().map(|slot| self.remove(slot).1).collect()
+    }
+
+    fn remove(&mut self, slot: usize) -> (Arrival, TimerKey) {
+        let (arrival, timer) = self.parked.remove(slot);
+        self.bytes -= arrival.request.body.payload_bytes();
+        (arrival, timer)
     }
 }

@@ -38,18 +38,12 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn leads(&self) -> bool {
-        self.raft.leader() == Some(self.own.id)
-    }
-
-    /// Whether there is a leader to serve this request: one that its client has not found silent.
+    /// Whether there is a leader to serve this request, and one that is news to a client which found
+    /// a leader silent: of a later term, or this node itself.
     fn may_serve(&self, arrival: &Arrival) -> bool {
-        let Some(leader) = self.raft.leader() else { return false };
-        let is_found_silent = arrival
-            .request
-            .silent_leader
-            .is_some_and(|silent| silent.id == leader && silent.term >= self.raft.term());
-        !is_found_silent || leader == self.own.id
+        let (leader, term) = (self.raft.leader(), self.raft.term());
+        let silent = arrival.request.silent_leader;
+        leader.is_some() && (self.leads() || silent.is_none_or(|silent| silent.term < term))
     }
 
     /// The request waits for a leader, for as long as it may.
@@ -98,7 +92,10 @@ impl<D: Disk> Replica<D> {
             let body = ResponseBody::Written { outcome, cached: true };
             return self.answer_at(arrival.client, arrival.request.id, revision, body);
         }
-        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
+        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write)
+            && !self.writes.is_full()
+        // else it is refused below
+        {
             return self.wait_for(index, &arrival);
         }
         if let Some(index) = self.propose(now, arrival, &Command::Write(write.clone())) {
@@ -148,12 +145,11 @@ impl<D: Disk> Replica<D> {
             self.writes.on_recorded(write);
         }
         let applied = self.state.apply(Revision::from(index), stamp, command);
-        let Some((proposed_in, waiters)) = self.writes.on_applied(index) else { return };
-        let (revision, body) = if proposed_in == term {
-            answer_of(applied, Revision::from(index))
-        } else {
-            (Revision::from(index), ResponseBody::Refused(Refused::LeadershipLost))
-        };
+        let waiters = self.writes.on_applied(index, term);
+        if waiters.is_empty() {
+            return;
+        }
+        let (revision, body) = answer_of(applied, Revision::from(index));
         for Waiter { client, request } in waiters {
             self.answer_at(client, request, revision, body.clone());
         }
@@ -161,8 +157,7 @@ impl<D: Disk> Replica<D> {
 
     /// Another leader's entry took the place of one that clients wait for.
     pub(super) fn refuse_overwritten(&mut self, index: LogIndex) {
-        let Some((_, waiters)) = self.writes.on_applied(index) else { return };
-        for Waiter { client, request } in waiters {
+        for Waiter { client, request } in self.writes.take_overwritten(index) {
             self.refuse(client, request, Refused::LeadershipLost);
         }
     }
@@ -210,6 +205,7 @@ impl<D: Disk> Replica<D> {
             ("waiting_writes", self.writes.waiters(), Writes::MAX_WAITERS),
             ("waiting_reads", self.reads.len(), Reads::MAX_READS),
             ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
+            ("parked_bytes", self.parking.bytes(), Parking::MAX_BYTES),
         ];
         let own =
             own.map(|(name, used, cap)| Bound { name: name.to_owned(), used: count(used), cap: count(cap) });

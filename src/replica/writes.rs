@@ -21,9 +21,12 @@ pub(super) struct Waiter {
 /// `in_flight` only spares the log a second copy, by letting a resend wait for the first; so it may
 /// miss one, but must never name an entry of another write. It is kept while this node leads and
 /// rebuilt from the log's tail when it is elected.
+///
+/// Who waits names the entry by its term too: a leader that was deposed and elected again may give
+/// an index a second time while clients still wait for what it held the first time.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    waiting: BTreeMap<LogIndex, (Term, Vec<Waiter>)>,
+    waiting: BTreeMap<(LogIndex, Term), Vec<Waiter>>,
     in_flight: BTreeMap<(ClientId, Sequence), LogIndex>,
     waiters: usize,
 }
@@ -43,8 +46,7 @@ impl Writes {
     /// `waiter` wants the answer of the entry at `index`, proposed in `term`.
     pub(super) fn wait_for(&mut self, index: LogIndex, term: Term, waiter: Waiter) {
         self.waiters += 1;
-        let (_, waiters) = self.waiting.entry(index).or_insert_with(|| (term, Vec::new()));
-        waiters.push(waiter);
+        self.waiting.entry((index, term)).or_default().push(waiter);
     }
 
     pub(super) fn on_proposed(&mut self, index: LogIndex, write: &Write) {
@@ -61,11 +63,22 @@ impl Writes {
         is_same.then_some(index)
     }
 
-    /// Takes those who wait for an entry that was applied: with the term under which they wait.
-    pub(super) fn on_applied(&mut self, index: LogIndex) -> Option<(Term, Vec<Waiter>)> {
-        let (term, waiters) = self.waiting.remove(&index)?;
+    /// Takes those who wait for an entry that was applied.
+    pub(super) fn on_applied(&mut self, index: LogIndex, term: Term) -> Vec<Waiter> {
+        let waiters = self.waiting.remove(&(index, term)).unwrap_or_default();
         self.waiters -= waiters.len();
-        Some((term, waiters))
+        waiters
+    }
+
+    /// Takes those who wait for entries up to `index`, all of which are applied by now: other
+    /// entries took the place of theirs.
+    pub(super) fn take_overwritten(&mut self, index: LogIndex) -> Vec<Waiter> {
+        let mut waiters = Vec::new();
+        while let Some(first) = self.waiting.first_entry().filter(|first| first.key().0 <= index) {
+            waiters.extend(first.remove());
+        }
+        self.waiters -= waiters.len();
+        waiters
     }
 
     /// A write was applied: it is recorded now, no longer in flight.

@@ -253,6 +253,10 @@ impl Cluster {
 
     pub(super) fn tick(&mut self, id: NodeId) {
         self.call(id, Raft::tick);
+        // A loop that sleeps until the next deadline must not spin.
+        let (raft, now) = (self.raft(id), self.now);
+        let is_calm = raft.next_deadline() > now || raft.has_ready(now);
+        assert!(is_calm, "node {id} wants to be ticked again at once, for nothing");
     }
 
     pub(super) fn propose(&mut self, id: NodeId, command: &str) -> Result<LogIndex, ProposeError> {

@@ -110,6 +110,18 @@ impl Operation {
         }
     }
 
+    /// Bytes of the key and the values.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Operation::Put { key, value } => key.len() + value.len(),
+            Operation::Delete { key } => key.len(),
+            Operation::CompareAndSet { key, expected, new } => {
+                key.len() + expected.as_ref().map_or(0, Bytes::len) + new.len()
+            }
+        }
+    }
+
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Writer) {
         match self {

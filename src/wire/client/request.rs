@@ -109,6 +109,21 @@ impl Request {
 }
 
 impl RequestBody {
+    /// Bytes of keys and values in it: what it takes in memory while it waits, give or take a
+    /// hundred.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            RequestBody::Write(write) => write.operation.payload_bytes(),
+            RequestBody::Get { key, .. } => key.len(),
+            RequestBody::Scan { prefix, after, .. } => prefix.len() + after.as_ref().map_or(0, Bytes::len),
+            RequestBody::Status
+            | RequestBody::Transfer { .. }
+            | RequestBody::ListSessions
+            | RequestBody::CloseSession { .. } => 0,
+        }
+    }
+
     fn encode(&self, out: &mut Writer) {
         match self {
             RequestBody::Write(write) => {
