@@ -53,12 +53,8 @@ struct NodeBooks {
 
 impl Checker {
     pub(crate) fn new(nodes: usize, reference: Reference) -> Self {
-        let books = || NodeBooks {
-            mirror: Mirror::default(),
-            view: None,
-            boot: BootNumber(0),
-            torn_at: None,
-        };
+        let books =
+            || NodeBooks { mirror: Mirror::default(), view: None, boot: BootNumber(0), torn_at: None };
         Self {
             nodes: (0..nodes).map(|_| books()).collect(),
             positions: BTreeMap::new(),

@@ -102,8 +102,7 @@ impl Workload {
     pub(crate) fn session(&mut self) -> Session {
         let nodes: Vec<usize> = (0..self.nodes).collect();
         let known = self.rng.between(1, self.nodes as u64) as usize;
-        let endpoints: Vec<String> =
-            self.rng.shuffled(&nodes).into_iter().take(known).map(address).collect();
+        let endpoints: Vec<String> = self.rng.shuffled(&nodes).into_iter().take(known).map(address).collect();
         Session::new(&endpoints, self.rng.u64())
     }
 

@@ -28,9 +28,9 @@ pub(crate) fn hash_on(previous: u64, bytes: &[u8]) -> u64 {
         product ^ (product >> 29)
     };
     let (words, rest) = bytes.as_chunks::<8>();
-    let hash = words.iter().fold(mix(previous, bytes.len() as u64), |hash, word| {
-        mix(hash, u64::from_le_bytes(*word))
-    });
+    let hash = words
+        .iter()
+        .fold(mix(previous, bytes.len() as u64), |hash, word| mix(hash, u64::from_le_bytes(*word)));
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
     mix(hash, u64::from_le_bytes(last))

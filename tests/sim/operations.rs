@@ -29,7 +29,9 @@ pub(crate) enum Asked {
 /// How it ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
-    Answered { body: ResponseBody, revision: u64 },
+    Answered {
+        body: ResponseBody,
+    },
     /// It had no effect, and never will have one.
     Refused,
     Unknown,
@@ -118,7 +120,7 @@ impl Operations {
         let record = &mut self.records[number];
         record.ended = Some(now);
         record.ending = match result {
-            Ok(answer) => Ending::Answered { body: answer.body.clone(), revision: answer.revision.0 },
+            Ok(answer) => Ending::Answered { body: answer.body.clone() },
             Err(error) if error.is_definite() && !record.in_doubt => Ending::Refused,
             Err(_) => Ending::Unknown,
         };

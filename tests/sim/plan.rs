@@ -215,9 +215,9 @@ fn draw_disk(rng: &mut Rng) -> DiskPlan {
 
 fn draw_clients(rng: &mut Rng) -> ClientPlan {
     ClientPlan {
-        count: rng.pick(&[2, 4, 8, 12]),
+        count: rng.pick(&[2, 3, 5, 8]),
         keys: rng.between(1, 6) as usize,
-        think: rng.pick(&[ms(2), ms(10), ms(40)]),
+        think: rng.pick(&[ms(10), ms(40), ms(100)]),
         least_patience: ms(50),
         patience: rng.pick(&[ms(500), ms(2_000), ms(5_000)]),
         mix: [25, 8, 20, 25, 6, 8, 3, rng.pick(&[0, 1, 3])],

@@ -21,6 +21,8 @@ pub(crate) struct Stats {
     pub(crate) leaders: u64,
     pub(crate) events: u64,
     pub(crate) disk_images: u64,
+    /// Runs in which the search for a linear order was given up.
+    pub(crate) undecided: u64,
     faults: BTreeMap<Fault, u64>,
     messages: [u64; MESSAGE_TYPES + 1],
 }
@@ -44,6 +46,7 @@ impl Stats {
         self.leaders += run.leaders;
         self.events += run.events;
         self.disk_images += run.disk_images;
+        self.undecided += run.undecided;
         for (fault, count) in &run.faults {
             *self.faults.entry(*fault).or_insert(0) += count;
         }
@@ -85,7 +88,7 @@ impl Stats {
     pub(crate) fn report(&self, real: Duration) -> String {
         format!(
             "{} runs, {} simulated cluster-seconds ({} counted) in {:.1} s: {:.0} a second\n\
-             {} events, {} answers, {} unknown outcomes, {} leaders, {} disk images read back\n\
+             {} events, {} answers, {} unknown outcomes, {} leaders, {} disk images read back, {} undecided\n\
              {} faults: {:?}\nmessages by type: {:?}",
             self.runs,
             self.simulated.as_secs(),
@@ -97,6 +100,7 @@ impl Stats {
             self.unknown,
             self.leaders,
             self.disk_images,
+            self.undecided,
             self.fault_count(),
             self.faults,
             &self.messages[1..],

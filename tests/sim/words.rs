@@ -14,11 +14,12 @@ pub(crate) fn of_message(message: &Message) -> String {
             append.leader_commit
         ),
         Message::AppendEntriesResponse(response) => match response.result {
-            AppendResult::Match { match_index } => format!("match term {} index {match_index}", response.term),
-            AppendResult::Conflict { prev_log_index, hint_index, hint_term } => format!(
-                "conflict term {} at {prev_log_index}, hint {hint_index}@{hint_term}",
-                response.term
-            ),
+            AppendResult::Match { match_index } => {
+                format!("match term {} index {match_index}", response.term)
+            }
+            AppendResult::Conflict { prev_log_index, hint_index, hint_term } => {
+                format!("conflict term {} at {prev_log_index}, hint {hint_index}@{hint_term}", response.term)
+            }
         },
         Message::Heartbeat(beat) => {
             format!("Heartbeat term {} commit {} round {}", beat.term, beat.commit, beat.round)

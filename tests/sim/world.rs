@@ -168,8 +168,12 @@ impl Queue {
 impl World {
     /// The world of a seed, at its beginning: all machines on, no process started.
     pub(crate) fn new(seed: u64, plan: Plan, is_printed: bool) -> Self {
-        let mut streams =
-            Streams { faults: Rng::new(seed, 2), disks: Rng::new(seed, 3), starts: Rng::new(seed, 4), next_number: 1 };
+        let mut streams = Streams {
+            faults: Rng::new(seed, 2),
+            disks: Rng::new(seed, 3),
+            starts: Rng::new(seed, 4),
+            next_number: 1,
+        };
         let nodes = (0..plan.nodes).map(|index| {
             let disk = SimDisk::new(streams.disks.u64());
             disk.set_short_counts(plan.disk.short_counts);

@@ -117,7 +117,8 @@ impl World {
             }
             return;
         };
-        for at in self.network.send(site, node, self.now).into_iter().flatten() {
+        // A connection gives nothing twice: what is sent twice is sent by the session.
+        if let [Some(at), _] = self.network.send(site, node, self.now) {
             let input = Input::ClientRequest { connection, bytes: bytes.clone() };
             self.queue.add(at, Event::Arrive { node, process: end.process, input, other: 0 });
         }
@@ -187,11 +188,10 @@ impl World {
             (Ok(Answer { body: ResponseBody::Value(value), .. }), Asked::Get { key, .. }) => {
                 this.see(key, value.clone());
             }
-            (Ok(Answer { body: ResponseBody::Written { .. }, .. }), Asked::Write(operation)) => {
-                if let Operation::Put { key, value } = operation {
-                    this.see(key, Some(value));
-                }
-            }
+            (
+                Ok(Answer { body: ResponseBody::Written { .. }, .. }),
+                Asked::Write(Operation::Put { key, value }),
+            ) => this.see(key, Some(value)),
             (Err(Error::Unknown { identity, .. }), Asked::Write(_)) => {
                 self.stats.unknown += 1;
                 let asks_again = identity.as_ref().is_some_and(is_named);

@@ -115,7 +115,9 @@ impl World {
                 Fault::Split => (!is_client || clients_too) && sides[from] != sides[to],
                 Fault::Bridge => !is_client && from != node && to != node && sides[from] != sides[to],
                 Fault::Ring => !is_client && distance(from, to) > 1,
-                _ => !is_client && if outwards { from == node } else { to == node } && sides[from + to - node],
+                _ => {
+                    !is_client && if outwards { from == node } else { to == node } && sides[from + to - node]
+                }
             }
         };
         let pairs = (0..sites).flat_map(|from| (0..sites).map(move |to| (from, to)));

@@ -55,7 +55,13 @@ impl World {
     }
 
     /// One end of a connection finds out that it is lost.
-    pub(super) fn lose_link_end(&mut self, node: usize, peer: usize, connection: Connection, after: Duration) {
+    pub(super) fn lose_link_end(
+        &mut self,
+        node: usize,
+        peer: usize,
+        connection: Connection,
+        after: Duration,
+    ) {
         if let Some(process) = self.process_number(node) {
             let input = Input::LinkDown { peer, connection };
             self.queue.add(self.now + after, Event::Arrive { node, process, input, other: 0 });

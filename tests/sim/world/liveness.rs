@@ -13,6 +13,7 @@ use kvstore::wire::client::{Request, RequestBody, ResponseBody, RoleName};
 use super::{Event, Phase, World};
 use crate::sim::checker::violated;
 use crate::sim::disk::{self, End};
+use crate::sim::linear_order;
 use crate::sim::node::id_of;
 use crate::sim::operations::Asked;
 
@@ -142,7 +143,9 @@ impl World {
         match how {
             Defect::Dead => self.end_process(node, End::PowerCut),
             Defect::Flapping => {
-                (0..self.plan.nodes).filter(|other| *other != node).for_each(|other| self.reset_link(node, other));
+                (0..self.plan.nodes)
+                    .filter(|other| *other != node)
+                    .for_each(|other| self.reset_link(node, other));
             }
             Defect::Restarting => self.end_process(node, End::Kill),
             Defect::Sleepy => self.pause(node, self.now + next * 9 / 10),
@@ -200,6 +203,9 @@ impl World {
             self.check_disk(node);
         }
         self.operations.check_effects(&self.checker.reference);
+        if !linear_order::check(&self.operations) {
+            self.stats.undecided += 1;
+        }
     }
 
     fn check_all_equal(&self) {
@@ -243,7 +249,8 @@ impl World {
             violated!("status is answered", "node {} does not say how it is", node + 1);
         };
         let tables = ["uncommitted_bytes", "waiting_writes", "waiting_reads", "parked_requests"];
-        let used = status.bounds.iter().filter(|bound| tables.contains(&bound.name.as_str()) && bound.used > 0);
+        let used =
+            status.bounds.iter().filter(|bound| tables.contains(&bound.name.as_str()) && bound.used > 0);
         let left: Vec<String> = used.map(|bound| format!("{} {}", bound.used, bound.name)).collect();
         if !left.is_empty() {
             violated!("nothing is left over", "node {} at rest has {left:?}", node + 1);
@@ -277,11 +284,7 @@ impl World {
 struct Answers(Option<ResponseBody>);
 
 impl Answers {
-    fn take(
-        &mut self,
-        replica: &mut kvstore::replica::Replica<crate::sim::disk::SimDisk>,
-        now: Instant,
-    ) {
+    fn take(&mut self, replica: &mut kvstore::replica::Replica<crate::sim::disk::SimDisk>, now: Instant) {
         replica.process_ready(now, self).expect("a sound disk takes what is written");
     }
 }

@@ -36,7 +36,11 @@ impl World {
             Ok(recovered) => {
                 let (boot, entries) = (recovered.boot, recovered.entries.len());
                 self.trace.line(self.now, || {
-                    format!("node {} starts, boot {boot}, {entries} entries, {:?}", node + 1, recovered.hard_state)
+                    format!(
+                        "node {} starts, boot {boot}, {entries} entries, {:?}",
+                        node + 1,
+                        recovered.hard_state
+                    )
                 });
                 self.trace.note(self.now, &[1, node as u64, boot.0, entries as u64]);
                 self.checker.on_start(node, &recovered);
@@ -166,7 +170,8 @@ impl World {
             let site = self.site_of(end.client);
             for at in self.network.send(node, site, departures[0]).into_iter().flatten() {
                 let what = ToClient::Welcome(*connection, Box::new(welcome.clone()));
-                self.queue.add(at, Event::ToClient { client: end.client, life: end.life, link: end.link, what });
+                self.queue
+                    .add(at, Event::ToClient { client: end.client, life: end.life, link: end.link, what });
             }
         }
         for Sent { what: (to, message), syncs, bytes } in &effects.sends {
@@ -181,13 +186,12 @@ impl World {
         for Sent { what: (connection, response), syncs, bytes } in &effects.replies {
             self.trace.note_bytes(bytes);
             let Some(end) = self.clients.ends.get(connection).copied() else { continue };
-            self.trace.line(self.now, || {
-                format!("node {} -> client {}: {response:?}", node + 1, end.client)
-            });
+            self.trace.line(self.now, || format!("node {} -> client {}: {response:?}", node + 1, end.client));
             let site = self.site_of(end.client);
             for at in self.network.send(node, site, departures[*syncs as usize]).into_iter().flatten() {
                 let what = ToClient::Answer(bytes.clone());
-                self.queue.add(at, Event::ToClient { client: end.client, life: end.life, link: end.link, what });
+                self.queue
+                    .add(at, Event::ToClient { client: end.client, life: end.life, link: end.link, what });
             }
         }
         for peer in &effects.lost {
