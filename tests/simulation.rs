@@ -35,3 +35,12 @@ fn many_seeds_violate_no_rule() {
         assert!(shortcomings.is_empty(), "the runs exercised too little: {shortcomings:?}");
     }
 }
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    let lines = include_str!("sim/kept_seeds.txt").lines().filter(|line| !line.starts_with('#'));
+    let seed = |line: &str| line.split(' ').next().and_then(|seed| seed.parse().ok());
+    let seeds: Vec<u64> = lines.map(|line| seed(line).expect("a line begins with its seed")).collect();
+    let (_, failures) = runner::run_many(seeds.into_iter(), Duration::from_secs(600));
+    assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+}
