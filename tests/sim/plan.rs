@@ -228,7 +228,7 @@ fn draw_clients(rng: &mut Rng) -> ClientPlan {
 fn draw_limits(rng: &mut Rng) -> Limits {
     let quota = |rng: &mut Rng| Quota {
         sessions: rng.pick(&[64, 256, 1 << 14]),
-        kept_bytes: rng.pick(&[16 << 10, 1 << 20]),
+        kept_bytes: rng.pick(&[16 << 10, 1 << 20, 16 << 20]),
     };
     Limits {
         lifetime: Duration::from_secs(rng.pick(&[5, 20, 600])),

@@ -41,6 +41,12 @@ impl Reference {
         self.digests[revision as usize]
     }
 
+    /// Whether a cap of the sessions is reached, or nearly so.
+    pub(crate) fn is_near_caps(&self) -> bool {
+        let slack = |name: &str| if name.ends_with("_bytes") { 4_096 } else { 8 };
+        self.state.bounds().iter().any(|bound| bound.used + slack(&bound.name) >= bound.cap)
+    }
+
     /// The last revision.
     pub(crate) fn revision(&self) -> u64 {
         self.state.revision().0
