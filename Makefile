@@ -1,6 +1,9 @@
 # A thin front for cargo: `make` leaves build/kvstore and build/kv_client.
 
-.PHONY: all test demo ci clean
+.PHONY: all test demo soak ci clean
+
+# How long `make soak` takes.
+SOAK_SECONDS ?= 600
 
 all:
 	cargo build --release
@@ -12,6 +15,9 @@ test:
 
 demo: all
 	./build/kvstore demo
+
+soak: all
+	./build/kvstore demo --soak $(SOAK_SECONDS)
 
 ci:
 	.ci/run

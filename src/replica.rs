@@ -6,6 +6,7 @@
 //! is written there and nowhere else. The server and the simulator run this very code.
 
 mod announce;
+mod back_pressure;
 mod cluster_clock;
 mod hand_over;
 mod members;
@@ -19,7 +20,7 @@ use crate::kv::{Limits, StateMachine};
 use crate::raft::{self, Raft};
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
-use crate::types::{BootNumber, Incarnation, NodeId, Revision, Term};
+use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
@@ -97,6 +98,8 @@ struct Own {
     leader_seen: (Option<NodeId>, Term),
     /// The log's next segment is being prepared, a slice in each idle turn.
     spare_unfinished: bool,
+    /// Since when this leader's uncommitted log is at its cap, at this commit index.
+    full_since: Option<(Instant, LogIndex)>,
 }
 
 /// Bytes of the log's next segment that one idle turn prepares.
@@ -104,6 +107,9 @@ const SPARE_SLICE_BYTES: u64 = 256 << 10;
 
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
+
+/// Bytes that reads give in one step of a turn, but for a single larger answer; the rest follows.
+const MAX_READ_BYTES: usize = 4 << 20;
 
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
@@ -134,6 +140,7 @@ impl<D: Disk> Replica<D> {
                 started: now,
                 leader_seen: (None, Term::ZERO),
                 spare_unfinished: false,
+                full_since: None,
             },
             raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
             state: StateMachine::new(limits),
@@ -266,12 +273,6 @@ impl<D: Disk> Replica<D> {
         self.members.addresses(self.configuration())
     }
 
-    /// Whether clients should be read at all: false while the uncommitted log is at its cap.
-    #[must_use]
-    pub fn takes_requests(&self) -> bool {
-        self.raft.log().uncommitted_bytes() < self.raft.config().max_uncommitted_bytes
-    }
-
     /// Fires what is due.
     pub fn tick(&mut self, now: Instant) {
         let mut fired = Vec::new();
@@ -303,6 +304,7 @@ impl<D: Disk> Replica<D> {
         let log = self.raft.log();
         log.applied() < log.committed()
             || self.reads.has_turn()
+            || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
             || (self.own.spare_unfinished && self.may_prepare_spare())
             || self.raft.has_ready(now)
@@ -357,6 +359,7 @@ impl<D: Disk> Replica<D> {
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
+        self.note_whether_full(now);
         Ok(())
     }
 
@@ -373,8 +376,11 @@ impl<D: Disk> Replica<D> {
             self.apply(now, entry);
         }
         self.take_read_indexes(now);
-        for read in self.reads.take_answerable(self.raft.log().applied()) {
-            self.answer_read(read);
+        let (applied, mut bytes) = (self.raft.log().applied(), 0);
+        while bytes < MAX_READ_BYTES
+            && let Some(read) = self.reads.next_answerable(applied)
+        {
+            bytes += self.answer_read(read);
         }
     }
 
@@ -426,6 +432,9 @@ impl<D: Disk> Replica<D> {
                 self.clock.stop();
                 self.writes.forget_in_flight();
             }
+        }
+        if !self.leads() {
+            self.refuse_truncated();
         }
         let was_transferring = self.hand_over.note_transfer(self.raft.transferring_to());
         self.answer_transfers();

@@ -358,6 +358,29 @@ fn transfer_asked_for_by_a_client_is_answered_when_it_is_done() {
 }
 
 #[test]
+fn writes_that_a_new_leader_never_got_are_told_so_without_waiting_for_their_indexes() {
+    let mut world = World::founded(3);
+    // The leader's writes reach nobody, and the others believe it dead.
+    for id in 1..=5 {
+        world.ask(0, id, put(id, "key", "value"));
+    }
+    let now = world.now;
+    world.network.sender = 0;
+    world.nodes[0].as_mut().unwrap().process_ready(now, &mut world.network).unwrap();
+    world.network.queue.clear();
+    for node in 1..3 {
+        world.node(node).on_link_down(now, NodeId(1));
+        world.node(node).on_peer_dead(now, NodeId(1));
+    }
+    world.pass(60);
+    assert!(world.leader().is_some_and(|leader| leader != 0));
+    for id in 1..=5 {
+        let lost = ResponseBody::Refused(Refused::LeadershipLost);
+        assert_eq!(world.answer(id).map(|(_, response)| response.body), Some(lost), "write {id}");
+    }
+}
+
+#[test]
 fn cluster_of_one_serves_by_itself() {
     let mut world = World::founded(1);
     world.ask(0, 1, put(1, "key", "value"));
@@ -542,4 +565,22 @@ fn transfers_asked_for_again_and_again_are_bounded() {
     world.turn(0);
     let refused = world.answer(1_999).expect("one too many is answered").1.body;
     assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+}
+
+#[test]
+fn reads_of_much_data_are_answered_over_several_turns() {
+    let mut world = World::founded(1);
+    world.ask(0, 1, put(1, "key", &"x".repeat(1 << 20)));
+    world.settle();
+    for id in 100..200 {
+        let RequestBody::Get { key, .. } = get("key") else { unreachable!() };
+        world.ask(0, id, RequestBody::Get { key, stale: id % 2 == 0 });
+    }
+    world.network.answers.clear();
+    world.turn(0);
+    let first = world.network.answers.len();
+    assert!((1..50).contains(&first), "{first} in one turn");
+    assert!(world.has_work(0), "the next turn goes on at once");
+    world.settle();
+    assert_eq!(world.network.answers.len(), 100);
 }

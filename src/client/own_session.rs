@@ -19,8 +19,8 @@ pub(super) struct OwnSession {
     unanswered: Option<Sequence>,
     /// Copies that may yet arrive somewhere though their write has its answer.
     strays: Vec<(u64, LinkId)>,
-    /// The session must end by itself. If a copy of an answered write is still under way when the
-    /// session is closed, it opens the session again and is applied a second time.
+    /// The session must end by itself: a copy of a write may still be under way, or somebody may yet
+    /// ask what became of one. Both would find a closed session, which remembers no results.
     never_close: bool,
 }
 

@@ -80,6 +80,23 @@ impl Network {
         self.0.borrow_mut().listeners.entry(address).or_default().is_dying = true;
     }
 
+    /// How many connections there ever were.
+    pub(crate) fn pipes(&self) -> usize {
+        self.0.borrow().pipes.len()
+    }
+
+    /// Breaks a connection, as a middlebox does: both ends find it reset, what is under way is lost.
+    pub(crate) fn reset(&self, pipe: usize) {
+        let mut state = self.0.borrow_mut();
+        for side in 0..2 {
+            let end = &mut state.pipes[pipe][side];
+            end.arrived.clear();
+            (end.is_other_gone, end.is_reset, end.is_gone) = (true, true, true);
+            let gone = Readiness { readable: true, writable: true, read_closed: true, write_closed: true };
+            state.notify(pipe, side, gone);
+        }
+    }
+
     /// The next calls of accept at this address fail with these system errors.
     pub(crate) fn fail_accept(&self, address: SocketAddr, errors: &[i32]) {
         self.0.borrow_mut().listeners.entry(address).or_default().errors.extend(errors);

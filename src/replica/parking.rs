@@ -22,7 +22,9 @@ pub(super) struct Arrival {
 impl Arrival {
     pub(super) fn new(now: Instant, client: ClientConnection, request: Request) -> Self {
         let time_left = Duration::from_millis(u64::from(request.time_left_ms));
-        Self { client, leave_at: now + time_left.min(PARKING_TIME), request }
+        // The answer must get there before its client gives up, and a definite no becomes unknown.
+        let may_wait = time_left - time_left / 4;
+        Self { client, leave_at: now + may_wait.min(PARKING_TIME), request }
     }
 }
 

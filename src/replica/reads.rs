@@ -1,21 +1,21 @@
 //! Reads on their way: from a read index to the state that reflects it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::parking::Arrival;
 use crate::raft::ReadState;
 use crate::types::LogIndex;
 
-/// Linearizable reads that are not answered yet (thesis 6.4).
+/// Reads that are not answered yet.
 ///
-/// A read passes through three places: `turn`, until the turn ends and all its reads are asked for
+/// A linearizable read (thesis 6.4) passes through three places: `turn`, until the turn ends and all its reads are asked for
 /// as one batch; `asked`, until the leader has confirmed a read index for the batch; `confirmed`,
-/// until that index is applied here.
+/// until that index is applied here. A stale one begins at the last of them.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     turn: Vec<Arrival>,
     asked: BTreeMap<u64, Vec<Arrival>>,
-    confirmed: BTreeMap<LogIndex, Vec<Arrival>>,
+    confirmed: BTreeMap<LogIndex, VecDeque<Arrival>>,
     last_batch: u64,
     count: usize,
 }
@@ -35,6 +35,12 @@ impl Reads {
     pub(super) fn push(&mut self, read: Arrival) {
         self.count += 1;
         self.turn.push(read);
+    }
+
+    /// A read for which the state at `applied`, or any later one, will do.
+    pub(super) fn push_stale(&mut self, applied: LogIndex, read: Arrival) {
+        self.count += 1;
+        self.confirmed.entry(applied).or_default().push_back(read);
     }
 
     /// Whether a batch is to be asked for.
@@ -67,12 +73,19 @@ impl Reads {
         }
     }
 
-    /// Takes the reads that the state at `applied` answers.
-    pub(super) fn take_answerable(&mut self, applied: LogIndex) -> Vec<Arrival> {
-        let later = self.confirmed.split_off(&applied.next());
-        let now = std::mem::replace(&mut self.confirmed, later);
-        let reads: Vec<Arrival> = now.into_values().flatten().collect();
-        self.count -= reads.len();
-        reads
+    /// Whether the state at `applied` answers some read.
+    pub(super) fn has_answerable(&self, applied: LogIndex) -> bool {
+        self.confirmed.first_key_value().is_some_and(|(index, _)| *index <= applied)
+    }
+
+    /// Takes the next read that the state at `applied` answers.
+    pub(super) fn next_answerable(&mut self, applied: LogIndex) -> Option<Arrival> {
+        let mut first = self.confirmed.first_entry().filter(|first| *first.key() <= applied)?;
+        let read = first.get_mut().pop_front();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        self.count -= usize::from(read.is_some());
+        read
     }
 }

@@ -19,11 +19,11 @@ impl<D: Disk> Replica<D> {
         match &arrival.request.body {
             RequestBody::Status => self.answer_status(&arrival),
             RequestBody::Get { stale: true, .. } | RequestBody::Scan { stale: true, .. } => {
-                self.answer_read(arrival);
+                self.on_read(arrival, true);
             }
             _ if !self.may_serve(&arrival) => self.park(now, arrival),
             RequestBody::Get { .. } | RequestBody::Scan { .. } | RequestBody::ListSessions => {
-                self.on_read(arrival);
+                self.on_read(arrival, false);
             }
             _ if !self.leads() => self.refer_to_leader(arrival),
             RequestBody::Transfer { .. } => self.on_transfer(now, arrival),
@@ -73,12 +73,15 @@ impl<D: Disk> Replica<D> {
         self.refuse(arrival.client, arrival.request.id, refused);
     }
 
-    fn on_read(&mut self, arrival: Arrival) {
+    fn on_read(&mut self, arrival: Arrival, stale: bool) {
         if self.reads.is_full() {
             let busy = "too many reads are under way; try again in a moment".to_owned();
             return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
         }
-        self.reads.push(arrival);
+        match stale {
+            true => self.reads.push_stale(self.raft.log().applied(), arrival),
+            false => self.reads.push(arrival),
+        }
     }
 
     /// A write at the leader. Only a recorded result may be answered at once, since that is
@@ -157,14 +160,25 @@ impl<D: Disk> Replica<D> {
 
     /// Another leader's entry took the place of one that clients wait for.
     pub(super) fn refuse_overwritten(&mut self, index: LogIndex) {
-        for Waiter { client, request } in self.writes.take_overwritten(index) {
+        let overwritten = self.writes.take_overwritten(index);
+        self.refuse_lost(overwritten);
+    }
+
+    /// The log of a new leader ends before entries that clients wait for, and may end there for
+    /// long.
+    pub(super) fn refuse_truncated(&mut self) {
+        let lost = self.writes.take_lost(self.raft.log());
+        self.refuse_lost(lost);
+    }
+
+    fn refuse_lost(&mut self, waiters: Vec<Waiter>) {
+        for Waiter { client, request } in waiters {
             self.refuse(client, request, Refused::LeadershipLost);
         }
     }
 
-    /// Answers a read from the state as it is: a stale one at once, any other once its read index
-    /// is applied.
-    pub(super) fn answer_read(&mut self, arrival: Arrival) {
+    /// Answers a read from the state as it is, which suffices by now. Gives the bytes of the answer.
+    pub(super) fn answer_read(&mut self, arrival: Arrival) -> usize {
         let body = match arrival.request.body {
             RequestBody::Get { key, .. } => ResponseBody::Value(self.state.get(&key)),
             RequestBody::Scan { prefix, after, limit, .. } => {
@@ -174,7 +188,9 @@ impl<D: Disk> Replica<D> {
             RequestBody::ListSessions => ResponseBody::Sessions(self.state.sessions()),
             _ => unreachable!("only reads come here"),
         };
+        let bytes = body.payload_bytes();
         self.answer(arrival.client, arrival.request.id, body);
+        bytes
     }
 
     fn answer_status(&mut self, arrival: &Arrival) {

@@ -81,6 +81,18 @@ impl Writes {
         waiters
     }
 
+    /// Takes those at the end whose entries the log holds no more: a new leader's log ends before
+    /// them, or has others in their place.
+    pub(super) fn take_lost(&mut self, log: &Log) -> Vec<Waiter> {
+        let is_lost = |(index, term): (LogIndex, Term)| log.term_at(index) != Some(term);
+        let mut waiters = Vec::new();
+        while let Some(last) = self.waiting.last_entry().filter(|last| is_lost(*last.key())) {
+            waiters.extend(last.remove());
+        }
+        self.waiters -= waiters.len();
+        waiters
+    }
+
     /// A write was applied: it is recorded now, no longer in flight.
     pub(super) fn on_recorded(&mut self, write: &Write) {
         self.in_flight.remove(&(write.client.clone(), write.sequence));

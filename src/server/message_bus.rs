@@ -11,6 +11,7 @@
 mod bounds;
 mod dispatch;
 mod links;
+mod output;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -35,6 +36,8 @@ use crate::wire::{MAX_CLIENT_FRAME_BYTES, MAX_HELLO_BYTES, MAX_PEER_FRAME_BYTES}
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a frame may take to arrive, and output may wait without any progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may ask nothing. Its library connects again when it has something to ask.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a refusal may take to be read.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after running out of descriptors.
@@ -49,10 +52,8 @@ const SCRATCH_BYTES: usize = 256 << 10;
 const HELLO_BUDGET: ReadBudget = ReadBudget { bytes: MAX_HELLO_BYTES as usize + HEADER_BYTES, frames: 1 };
 const CLIENT_BUDGET: ReadBudget = ReadBudget { bytes: 64 << 10, frames: 128 };
 const PEER_BUDGET: ReadBudget = ReadBudget { bytes: 1 << 20, frames: usize::MAX };
-/// A client with more output than this waiting is not read until half of it has left.
-const CLIENT_SOFT_BYTES: usize = 1 << 20;
 /// A client with more output than this waiting is closed.
-const CLIENT_HARD_BYTES: usize = 64 << 20;
+const CLIENT_HARD_BYTES: usize = 8 << 20;
 /// A link with more output than this waiting is closed: what was queued is Raft's to send again.
 const PEER_HARD_BYTES: usize = 16 << 20;
 /// Messages kept for nodes that must be told of the founding first.
@@ -107,12 +108,23 @@ struct Visitor {
     is_ready: bool,
     /// It stands in the list of those with output.
     is_dirty: bool,
+    /// Of a client: the timer of its idleness, and the frames that it had sent when that was set.
+    idle: Option<(TimerKey, u64)>,
+    /// Of a client: requests that were passed on and have no answer yet.
+    unanswered: usize,
+    /// Of a client: it is not read until more of its answers have left.
+    is_choked: bool,
+    /// A client's answers behind more output than it may have waiting. Their values are the
+    /// store's own; bytes of them are made once the client has taken those before.
+    withheld: VecDeque<Response>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
     Redial(usize),
     Deadline(ConnectionId),
+    /// A client may have asked nothing for long.
+    Idle(ConnectionId),
     Accept,
     Founding,
 }
@@ -137,6 +149,9 @@ struct Queues {
     clients: VecDeque<ConnectionId>,
     /// Whoever has output.
     dirty: Vec<ConnectionId>,
+    /// Clients of which withheld answers were released: output for the next flush, so that none
+    /// takes more than its share of a turn.
+    released: Vec<ConnectionId>,
     /// Clients that did not take all of it when they were last written to.
     backlog: BTreeSet<ConnectionId>,
 }
@@ -249,7 +264,8 @@ impl<S: Socket> MessageBus<S> {
     /// Whether something is left to do for which no event will come.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let queues = [self.queues.peers.is_empty(), self.queues.dirty.is_empty(), self.inbox.is_empty()];
+        let Queues { peers, dirty, released, .. } = &self.queues;
+        let queues = [peers.is_empty(), dirty.is_empty(), released.is_empty(), self.inbox.is_empty()];
         queues.contains(&false) || self.admission.may_accept()
     }
 
@@ -321,6 +337,7 @@ impl<S: Socket> MessageBus<S> {
             match timer {
                 Timer::Redial(entry) => self.on_redial(entry),
                 Timer::Deadline(id) => self.on_deadline(id),
+                Timer::Idle(id) => self.on_idle(id),
                 Timer::Accept => self.admission.resume(),
                 Timer::Founding => self.on_founding_timer(),
             }
@@ -394,13 +411,15 @@ impl<S: Socket> MessageBus<S> {
             self.finish_connect(id);
             return 0;
         }
-        if visitor.party == Party::Client && connection.queued_bytes() > CLIENT_SOFT_BYTES {
+        if visitor.party == Party::Client && Self::is_beyond(connection, visitor, 1) {
+            visitor.is_choked = true;
             // It is read again once its answers have left; unless it can never take them.
             if connection.is_write_closed() {
                 self.close(id, &CloseCause::EndOfStream);
             }
             return 0;
         }
+        let budget = Self::narrowed(budget, visitor);
         let mut frames = std::mem::take(&mut self.buffers.frames);
         let result = connection.read_frames(budget, &mut self.buffers.scratch, &mut frames);
         let count = frames.len();
@@ -414,41 +433,6 @@ impl<S: Socket> MessageBus<S> {
         }
         self.watch(id);
         count
-    }
-
-    /// Queues a frame on a connection, if it still exists.
-    fn queue(&mut self, id: ConnectionId, kind: FrameKind, write: impl FnOnce(&mut crate::wire::Writer)) {
-        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
-        connection.queue(kind, write);
-        let cap = if visitor.party == Party::Peer { PEER_HARD_BYTES } else { CLIENT_HARD_BYTES };
-        if connection.queued_bytes() > cap {
-            self.close(id, &CloseCause::Overflow);
-        } else if !visitor.is_dirty {
-            visitor.is_dirty = true;
-            self.queues.dirty.push(id);
-        }
-    }
-
-    fn flush_one(&mut self, id: ConnectionId) {
-        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
-        visitor.is_dirty = false;
-        let before = connection.queued_bytes();
-        if let Err(cause) = connection.flush() {
-            self.close(id, &cause);
-            return;
-        }
-        if visitor.party == Party::Client && connection.queued_bytes() > 0 {
-            self.queues.backlog.insert(id);
-        } else {
-            self.queues.backlog.remove(&id);
-        }
-        let low_water = CLIENT_SOFT_BYTES / 2;
-        let drained = before > low_water && connection.queued_bytes() <= low_water;
-        if drained && visitor.party == Party::Client && connection.has_input() && !visitor.is_ready {
-            visitor.is_ready = true;
-            self.queues.clients.push_back(id);
-        }
-        self.watch(id);
     }
 }
 
@@ -464,10 +448,11 @@ impl<S: Socket> Transport for MessageBus<S> {
 
     fn reply(&mut self, client: ClientConnection, response: &Response) {
         let id = ConnectionId::from_u64(client.0);
-        self.queue(id, FrameKind::Response, |out| response.encode(out));
+        self.answer(id, response);
     }
 
     fn flush(&mut self) {
+        self.queues.dirty.append(&mut self.queues.released);
         while !self.queues.dirty.is_empty() {
             for id in std::mem::take(&mut self.queues.dirty) {
                 self.flush_one(id);

@@ -38,7 +38,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
     /// Whether a turn would find something to do now, without any event.
     #[must_use]
     pub fn has_work(&self, now: Instant) -> bool {
-        self.bus.has_work() || self.may_read_clients() || self.replica.has_work(now)
+        self.bus.has_work() || self.may_read_clients(now) || self.replica.has_work(now)
     }
 
     /// When the next turn must begin at the latest.
@@ -58,7 +58,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
         }
         let mut frames = 0;
         for _ in 0..self.bus.ready_clients() {
-            if frames >= CLIENT_FRAMES_PER_TURN || !self.may_read_clients() {
+            if frames >= CLIENT_FRAMES_PER_TURN || !self.may_read_clients(now) {
                 break;
             }
             frames += self.bus.read_next_client(now);
@@ -112,8 +112,8 @@ impl<D: Disk, S: Socket> Node<D, S> {
         self.replica.may_exit(now)
     }
 
-    fn may_read_clients(&self) -> bool {
-        self.bus.ready_clients() > 0 && self.replica.takes_requests()
+    fn may_read_clients(&self, now: Instant) -> bool {
+        self.bus.ready_clients() > 0 && self.replica.takes_requests(now)
     }
 
     fn deliver(&mut self, now: Instant) {

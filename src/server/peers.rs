@@ -290,7 +290,10 @@ impl Peers {
         self.judge(entry, &hello)?;
         match entry {
             Some(entry) => self.learn(entry, &hello),
-            None => self.effects.push(Effect::Hello(connection)),
+            None => {
+                self.effects.push(Effect::Hello(connection));
+                self.learn_again(&hello);
+            }
         }
         self.handshaken.insert(connection, Handshaken { hello, entry, since: now, told: false });
         self.choose_link(member.id);
@@ -382,14 +385,8 @@ impl Peers {
         if let Some(refusal) = cluster_conflict(self.configuration.as_ref(), &hello) {
             return Err(refusal);
         }
-        let member = handshaken.member();
-        for dialler in &mut self.diallers {
-            if let Some(report) = dialler.report.as_mut().filter(|report| report.member == member) {
-                report.cluster = hello.cluster;
-                report.met.clone_from(&hello.met);
-            }
-        }
-        handshaken.hello = hello;
+        handshaken.hello = hello.clone();
+        self.learn_again(&hello);
         self.tell_founded();
         self.judge_founding();
         Ok(())

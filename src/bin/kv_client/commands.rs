@@ -79,7 +79,7 @@ fn delete(
     let reply = write(arguments, client, Operation::Delete { key: bytes(key).into() })?;
     match reply.value {
         Outcome::Done => done(output.done(&reply)),
-        Outcome::NotFound | Outcome::Mismatch { .. } => no(output.not_found(&reply)),
+        Outcome::NotFound | Outcome::Mismatch { .. } => no(output.nothing_to_delete(&reply)),
     }
 }
 

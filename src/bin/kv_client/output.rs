@@ -60,10 +60,19 @@ impl Output {
         if raw { Ok(()) } else { self.out.write_all(b"\n") }
     }
 
-    /// A key that is not there.
+    /// A key to read that is not there.
     pub(crate) fn not_found<T>(&mut self, reply: &Reply<T>) -> io::Result<()> {
+        self.not_there(fields(reply))
+    }
+
+    /// A key to delete that is not there. That is the result of a write, new or cached.
+    pub(crate) fn nothing_to_delete<T>(&mut self, reply: &Reply<T>) -> io::Result<()> {
+        self.not_there(write_fields(reply))
+    }
+
+    fn not_there(&mut self, fields: Object) -> io::Result<()> {
         match self.json {
-            true => self.object(no_fields(fields(reply), "not_found", "key not found")),
+            true => self.object(no_fields(fields, "not_found", "key not found")),
             false => {
                 eprintln!("kv_client: key not found");
                 Ok(())

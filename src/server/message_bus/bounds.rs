@@ -1,12 +1,16 @@
 //! What connections may take of this process, and what they take now.
 
-use super::{CLIENT_HARD_BYTES, MAX_HELD, MessageBus, PEER_HARD_BYTES, Party};
-use crate::net::{CloseCause, Connection, ConnectionId, Socket};
+use super::{CLIENT_HARD_BYTES, MAX_HELD, MessageBus, PEER_HARD_BYTES, Party, Visitor};
+use crate::net::{CloseCause, Connection, ConnectionId, ReadBudget, Socket};
 use crate::wire::client::Bound;
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::{MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES};
 
-/// All output that clients have not taken, together. Beyond it, whoever has taken least is closed.
+/// A client with more output than this waiting is not read until half of it has left.
+pub(super) const CLIENT_SOFT_BYTES: usize = 1 << 20;
+/// A client that waits for so many answers is not read until it has half of them.
+const MAX_UNANSWERED: usize = 1024;
+/// All output that clients have not taken, together. Beyond it, whoever has left most is closed.
 const ALL_CLIENTS_OUTPUT_BYTES: usize = 256 << 20;
 
 impl<S: Socket> MessageBus<S> {
@@ -16,11 +20,13 @@ impl<S: Socket> MessageBus<S> {
         let is_peer = |party| party == Party::Peer;
         let output = |connection: &Connection<S>| connection.queued_bytes();
         let input = |connection: &Connection<S>| connection.buffered_bytes();
+        let unanswered = self.connections.iter().map(|(_, _, visitor)| visitor.unanswered).max();
         let (clients, unknown) = self.admission.counts();
         let limits = self.admission.limits();
         [
             ("client_connections", clients, limits.clients),
             ("unknown_connections", unknown, limits.unknown),
+            ("client_requests", unanswered.unwrap_or(0), MAX_UNANSWERED),
             ("client_input_bytes", self.largest(is_client, input), frame(MAX_CLIENT_FRAME_BYTES)),
             ("client_output_bytes", self.largest(is_client, output), CLIENT_HARD_BYTES),
             ("all_clients_output_bytes", self.backlog_bytes(), ALL_CLIENTS_OUTPUT_BYTES),
@@ -30,6 +36,30 @@ impl<S: Socket> MessageBus<S> {
         ]
         .map(|(name, used, cap)| Bound { name: name.to_owned(), used: used as u64, cap: cap as u64 })
         .into()
+    }
+
+    /// Whether a client takes more than one `part` of what it may before it must wait.
+    pub(super) fn is_beyond(connection: &Connection<S>, visitor: &Visitor, part: usize) -> bool {
+        connection.queued_bytes() > CLIENT_SOFT_BYTES / part || visitor.unanswered >= MAX_UNANSWERED / part
+    }
+
+    /// No more than a client may still ask.
+    pub(super) fn narrowed(budget: ReadBudget, visitor: &Visitor) -> ReadBudget {
+        ReadBudget { frames: budget.frames.min(MAX_UNANSWERED - visitor.unanswered), ..budget }
+    }
+
+    /// A client's request is passed on.
+    pub(super) fn note_request(&mut self, id: ConnectionId) {
+        if let Some((_, visitor)) = self.connections.get_mut(id) {
+            visitor.unanswered += 1;
+        }
+    }
+
+    /// And answered: each once.
+    pub(super) fn note_answer(&mut self, id: ConnectionId) {
+        if let Some((_, visitor)) = self.connections.get_mut(id) {
+            visitor.unanswered = visitor.unanswered.saturating_sub(1);
+        }
     }
 
     fn largest(&self, of: impl Fn(Party) -> bool, bytes: impl Fn(&Connection<S>) -> usize) -> usize {

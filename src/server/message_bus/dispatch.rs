@@ -53,6 +53,7 @@ impl<S: Socket> MessageBus<S> {
             return self.refuse(id, Refusal { reason: RefusalReason::Busy, message });
         }
         self.become_party(id, Party::Client, MAX_CLIENT_FRAME_BYTES);
+        self.watch_idleness(id);
         self.inbox.push_back(Inbound::ClientHello(ClientConnection(id.to_u64())));
     }
 
@@ -96,6 +97,7 @@ impl<S: Socket> MessageBus<S> {
 
     fn on_request(&mut self, id: ConnectionId, payload: bytes::Bytes) {
         let client = ClientConnection(id.to_u64());
+        self.note_request(id);
         match Request::decode(payload) {
             Ok(request) => self.inbox.push_back(Inbound::Request(client, request)),
             Err(RequestError { id: Some(request), error }) => {

@@ -7,8 +7,8 @@ use std::io;
 use log::{debug, info};
 
 use super::{
-    DRAIN_TIMEOUT, FOUNDING_LINE_PERIOD, FOUNDING_PERIOD, HANDSHAKE_TIMEOUT, Inbound, MAX_HELLO_BYTES,
-    MessageBus, PROGRESS_TIMEOUT, Party, Timer, Visitor,
+    DRAIN_TIMEOUT, FOUNDING_LINE_PERIOD, FOUNDING_PERIOD, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Inbound,
+    MAX_HELLO_BYTES, MessageBus, PROGRESS_TIMEOUT, Party, Timer, Visitor,
 };
 use crate::net::{CloseCause, Connection, ConnectionId, Socket};
 use crate::replica::ClientConnection;
@@ -178,6 +178,25 @@ impl<S: Socket> MessageBus<S> {
         }
     }
 
+    /// Looks at a client again after the time that it may be idle.
+    pub(super) fn watch_idleness(&mut self, id: ConnectionId) {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        let timer = self.timers.wheel.insert(self.now + IDLE_TIMEOUT, Timer::Idle(id));
+        visitor.idle = Some((timer, connection.frames_read()));
+    }
+
+    /// Closes a client that has asked nothing since the timer was set; for any other it is set
+    /// anew, so that a request costs no timer.
+    pub(super) fn on_idle(&mut self, id: ConnectionId) {
+        let Some((connection, visitor)) = self.connections.get(id) else { return };
+        let asked = visitor.idle.is_none_or(|(_, frames)| frames != connection.frames_read());
+        if asked || visitor.unanswered > 0 {
+            self.watch_idleness(id);
+        } else {
+            self.close(id, &CloseCause::Overdue("it asked nothing for long"));
+        }
+    }
+
     /// What is left of a connection that could not be read on.
     pub(super) fn on_read_error(&mut self, id: ConnectionId, cause: CloseCause) {
         match cause {
@@ -213,12 +232,15 @@ impl<S: Socket> MessageBus<S> {
         visitor.party = Party::Dismissed;
         self.set_deadline(id, DRAIN_TIMEOUT);
         self.enlist(id);
+        if let Some(oldest) = self.admission.on_unknown(id) {
+            self.close(oldest, &CloseCause::Overdue("no time to part while others waited"));
+        }
     }
 
     /// Ends a connection.
     pub(super) fn close(&mut self, id: ConnectionId, cause: &CloseCause) {
         let Some(visitor) = self.connections.close(id) else { return };
-        if let Some(timer) = visitor.deadline {
+        for timer in visitor.deadline.into_iter().chain(visitor.idle.map(|(timer, _)| timer)) {
             self.timers.wheel.cancel(timer);
         }
         debug!("connection {id:?} of {:?} ended: {cause}", visitor.party);

@@ -1,7 +1,10 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
+use super::bounds::CLIENT_SOFT_BYTES;
 use super::*;
 use crate::net::memory::{Host, MemorySocket, Network};
 use crate::server::admission::Limits;
@@ -72,7 +75,14 @@ impl World {
             advertise: address(id).to_string(),
         };
         let heartbeat = Duration::from_millis(30);
-        let peers = Peers::new(identity, heartbeat, entries.collect(), configuration, &[], [id as u8; 32]);
+        let peers = Peers::new(
+            identity,
+            heartbeat,
+            entries.collect(),
+            configuration,
+            &[],
+            [(id + 16 * boot) as u8; 32],
+        );
         let addresses = others.iter().map(|id| address(*id)).collect();
         let host: Host = self.network.listen(address(id));
         let bus = MessageBus::new(host, peers, addresses, Admission::new(LIMITS), self.now);
@@ -104,6 +114,12 @@ impl World {
             }
         }
         panic!("the nodes never come to rest");
+    }
+
+    /// One turn of one node.
+    fn turn_of(&mut self, place: usize) -> bool {
+        let (network, now) = (self.network.clone(), self.now);
+        self.nodes[place].turn(&network, now)
     }
 
     /// Time passes, a millisecond at once.
@@ -268,6 +284,87 @@ fn each_pair_of_nodes_ends_with_one_connection() {
     world.node(2).bus.flush();
     world.settle();
     assert_eq!(world.inbound(3), [Inbound::Message(NodeId(2), heartbeat(7))]);
+}
+
+#[test]
+fn links_broken_at_random_moments_end_in_one_that_both_ends_agree_on() {
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        let mut boots = [0; 4];
+        let mut start = |world: &mut World, id: usize| {
+            boots[id] += 1;
+            world.nodes.retain(|node| node.id != id as u64);
+            world.start(id as u64, boots[id], &[1, 2, 3], Some(cluster_of(&[1, 2, 3])));
+        };
+        (1..=3).for_each(|id| start(&mut world, id));
+        for _ in 0..30 {
+            match rng.random_range(0..10) {
+                0 if seed % 2 == 0 => start(&mut world, rng.random_range(1..=3)),
+                1..5 => world.network.reset(rng.random_range(0..world.network.pipes())),
+                5..8 => world.pass(rng.random_range(1..20)),
+                _ => drop(world.turn_of(rng.random_range(0..3))),
+            }
+        }
+        world.pass(5_000);
+        let is_dead = |inbound: &Inbound| matches!(inbound, Inbound::PeerDead(_));
+        let found_dead = world.nodes.iter().any(|node| node.inbound.iter().any(is_dead));
+        assert!(seed % 2 == 0 || !found_dead, "seed {seed}: nobody died");
+        for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+            assert_eq!(world.node(from).bus.connections.len(), 2, "seed {seed}, node {from}");
+            world.inbound(to);
+            world.node(from).bus.send(NodeId(to), &heartbeat(7));
+            world.node(from).bus.flush();
+            world.settle();
+            let expected = [Inbound::Message(NodeId(from), heartbeat(7))];
+            assert_eq!(world.inbound(to), expected, "seed {seed}, {from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn founding_among_restarts_and_broken_links_ends_in_one_cluster() {
+    for seed in 0..60 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        let mut boots = [0; 4];
+        let mut durable: [Option<Configuration>; 4] = [None, None, None, None];
+        let mut founded = BTreeSet::new();
+        for step in 0..80 {
+            let id = rng.random_range(1..=3_usize);
+            match rng.random_range(0..10) {
+                0..2 if step < 40 => {
+                    boots[id] += 1;
+                    world.nodes.retain(|node| node.id != id as u64);
+                    world.start(id as u64, boots[id], &[1, 2, 3], durable[id].clone());
+                }
+                2..5 if step < 40 && world.network.pipes() > 0 => {
+                    world.network.reset(rng.random_range(0..world.network.pipes()));
+                }
+                // A node may die before what it found or was told is durable.
+                5..7 => {
+                    for node in &mut world.nodes {
+                        let told = node.inbound.drain(..).find_map(|inbound| match inbound {
+                            Inbound::Found(configuration) => Some(configuration),
+                            Inbound::Message(_, Message::Found(configuration)) => Some(configuration),
+                            _ => None,
+                        });
+                        let durable = &mut durable[node.id as usize];
+                        if let Some(configuration) = told.filter(|_| durable.is_none()) {
+                            founded.insert(configuration.cluster);
+                            node.bus.set_configuration(&configuration);
+                            *durable = Some(configuration);
+                        }
+                    }
+                }
+                _ => world.pass(rng.random_range(1..300)),
+            }
+        }
+        assert!(founded.len() <= 1, "seed {seed}: {founded:?}");
+        if world.nodes.len() == 3 {
+            assert!(durable[1..].iter().all(Option::is_some), "seed {seed}: {durable:?}");
+        }
+    }
 }
 
 #[test]
@@ -468,6 +565,19 @@ fn silent_connections_make_room_for_each_other_and_never_keep_a_node_out() {
 }
 
 #[test]
+fn clients_that_are_being_refused_count_as_unknown() {
+    let mut world = World::founded(1);
+    let mut refused = Vec::new();
+    for _ in 0..10 {
+        let (mut client, _) = world.welcomed(1);
+        client.send(FrameKind::PeerHello, |_| {});
+        world.settle();
+        refused.push(client);
+    }
+    assert_eq!(world.node(1).bus.connections.len(), LIMITS.unknown);
+}
+
+#[test]
 fn frame_that_never_ends_is_given_up() {
     let mut world = World::founded(1);
     let (mut client, name) = world.welcomed(1);
@@ -509,14 +619,70 @@ fn client_that_does_not_read_its_answers_is_not_read_and_then_closed() {
 }
 
 #[test]
-fn answers_beyond_the_hard_cap_close_the_client_in_the_middle_of_a_turn() {
+fn client_that_asks_nothing_for_ten_minutes_is_closed_and_one_that_asks_is_not() {
     let mut world = World::founded(1);
-    let (_client, name) = world.welcomed(1);
-    for id in 0..=64 {
+    let (_silent, silent_name) = world.welcomed(1);
+    let (mut busy, busy_name) = world.welcomed(1);
+    world.now += Duration::from_secs(599);
+    busy.send_get(1);
+    world.pass(1);
+    world.inbound(1).clear();
+    world.node(1).bus.reply(busy_name, &response(1, 1));
+    world.now += Duration::from_secs(2);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(silent_name)]);
+    world.now += Duration::from_secs(1200);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(busy_name)]);
+}
+
+#[test]
+fn client_that_waits_for_too_many_answers_is_not_read_until_it_has_half_of_them() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    (0..1_500).for_each(|id| client.send_get(id));
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_024);
+    assert_eq!(world.node(1).bus.ready_clients(), 0, "and nobody is kept awake for it");
+    for id in 0..512 {
+        world.node(1).bus.reply(name, &response(id, 1));
+    }
+    world.node(1).bus.flush();
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 0);
+    world.node(1).bus.reply(name, &response(512, 1));
+    world.node(1).bus.flush();
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_500 - 1_024);
+}
+
+#[test]
+fn answers_to_far_more_than_may_wait_all_reach_a_client_that_reads_in_order() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    for id in 0..=24 {
         world.node(1).bus.reply(name, &response(id, 1 << 20));
     }
+    let mut ids = Vec::new();
+    while ids.len() <= 24 {
+        let queued = world.node(1).bus.all_bounds();
+        let queued = queued.iter().find(|bound| bound.name == "client_output_bytes").unwrap();
+        assert!(queued.used <= (3 << 20), "{} bytes wait", queued.used);
+        let before = ids.len();
+        for _ in 0..1000 {
+            world.settle();
+            let frames = client.receive().into_iter();
+            ids.extend(frames.map(|frame| Response::decode(frame.payload).unwrap().id));
+            if ids.len() > before {
+                break;
+            }
+        }
+        assert!(ids.len() > before, "nothing more came after {before} answers");
+    }
+    assert!(ids.into_iter().eq(0..=24));
+    client.send_get(1);
     world.settle();
-    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+    assert_eq!(world.inbound(1).len(), 1, "and it is read again");
 }
 
 #[test]

@@ -77,7 +77,10 @@ impl Peers {
             )),
             None => Err(refusal(
                 RefusalReason::Stranger,
-                format!("node {} is not a member of cluster {}", hello.node, configuration.cluster),
+                format!(
+                    "node {} is not a member of cluster {}: correct its --id, or its --peers",
+                    hello.node, configuration.cluster
+                ),
             )),
         }
     }
@@ -102,7 +105,10 @@ pub(super) fn refusal(reason: RefusalReason, message: String) -> Refusal {
 pub(super) fn cluster_conflict(configuration: Option<&Configuration>, hello: &PeerHello) -> Option<Refusal> {
     let (ours, theirs) = (configuration?.cluster, hello.cluster?);
     (ours != theirs).then(|| {
-        let message = format!("node {} is in cluster {theirs}, this one in cluster {ours}", hello.node);
+        let message = format!(
+            "node {} is in cluster {theirs}, this one in cluster {ours}: correct --peers, or --data-dir",
+            hello.node
+        );
         refusal(RefusalReason::WrongCluster, message)
     })
 }

@@ -21,6 +21,17 @@ impl Peers {
         }
     }
 
+    /// A node that answered a dial before says something newer, on whatever connection. A later boot
+    /// of it may have met fewer than its report says.
+    pub(super) fn learn_again(&mut self, hello: &PeerHello) {
+        let member = Member { id: hello.node, incarnation: hello.incarnation };
+        let reports = self.diallers.iter_mut().filter_map(|dialler| dialler.report.as_mut());
+        for report in reports.filter(|report| report.member == member) {
+            report.cluster = hello.cluster;
+            report.met.clone_from(&hello.met);
+        }
+    }
+
     pub(super) fn met(&self) -> BTreeSet<Member> {
         founding::met(self.identity.member(), &self.entries())
     }

@@ -260,6 +260,20 @@ fn lowest_id_founds_once_all_have_been_met_and_report_the_same() {
 }
 
 #[test]
+fn node_restarted_before_the_founding_is_believed_by_what_its_later_boot_has_met() {
+    let mut peers = peers(1, &[2, 3], None);
+    peers.on_hello(at(0), connection(1), Some(0), hello_before_founding(2, &[1, 2, 3])).unwrap();
+    let restarted = PeerHello { boot: BootNumber(2), ..hello_before_founding(2, &[2]) };
+    peers.on_hello(at(1), connection(2), None, restarted).unwrap();
+    peers.on_hello(at(2), connection(3), Some(1), hello_before_founding(3, &[1, 2, 3])).unwrap();
+    let founds = |effect: &Effect| matches!(effect, Effect::Found(_));
+    assert!(!peers.take_effects().iter().any(founds), "node 2 has not met all");
+    let met_all = PeerHello { boot: BootNumber(2), ..hello_before_founding(2, &[1, 2, 3]) };
+    peers.on_hello(at(3), connection(2), None, met_all).unwrap();
+    assert!(peers.take_effects().iter().any(founds));
+}
+
+#[test]
 fn node_that_only_dialled_us_is_no_link_until_we_have_met_it_ourselves() {
     let mut peers = peers(2, &[1], None);
     peers.on_hello(at(0), connection(1), None, hello_before_founding(1, &[1])).unwrap();

@@ -110,6 +110,20 @@ impl Response {
 }
 
 impl ResponseBody {
+    /// How large it is, about: what each value and row takes, and the bytes in them.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        const ROW_BYTES: usize = 64;
+        match self {
+            ResponseBody::Value(value) => ROW_BYTES + value.as_ref().map_or(0, Bytes::len),
+            ResponseBody::Rows { rows, .. } => {
+                ROW_BYTES + rows.iter().map(|(key, value)| ROW_BYTES + key.len() + value.len()).sum::<usize>()
+            }
+            ResponseBody::Sessions(sessions) => ROW_BYTES * (1 + sessions.len()),
+            _ => ROW_BYTES,
+        }
+    }
+
     fn encode(&self, out: &mut Writer) {
         match self {
             ResponseBody::Written { outcome, cached } => {

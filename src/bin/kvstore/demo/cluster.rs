@@ -1,8 +1,12 @@
-//! Three real processes on free ports and a temporary directory, whose logs are read as they come.
+//! Real processes on free ports and a temporary directory, whose logs are read as they come.
+//!
+//! The demo plays with it, and so do the tests of real processes, which include this file.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -15,7 +19,7 @@ use kvstore::wire::client::{NodeStatus, RoleName};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How long anything may take before the demo gives up on it.
+/// How long anything may take before it is given up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A line of a node's log, and when it was read.
@@ -26,9 +30,17 @@ pub(super) struct LogLine {
     pub(super) text: String,
 }
 
+/// A port that was free, and that nobody else takes who asks for ports in this way: a name that
+/// only one process can have at a time stands for it. The system takes the name back with the
+/// process, however that ends.
+pub(super) struct Port {
+    number: u16,
+    _claim: UnixListener,
+}
+
 /// One node: how it is started, and its process while it runs.
 struct Node {
-    port: u16,
+    port: Port,
     peers: String,
     child: Option<Child>,
 }
@@ -45,37 +57,60 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Prepares three nodes of `program`; `peers` gives the `--peers` list of each, given all ports.
-    pub(super) fn new(program: PathBuf, peers: impl Fn(usize, &[u16]) -> String) -> Result<Self> {
-        let ports = free_ports(3)?;
-        let nodes = (0..3).map(|node| Node { port: ports[node], peers: peers(node, &ports), child: None });
+    /// Prepares so many nodes of `program`; `peers` gives the `--peers` list of each, given all ports.
+    pub(super) fn new(
+        program: PathBuf,
+        nodes: usize,
+        peers: impl Fn(usize, &[u16]) -> String,
+    ) -> Result<Self> {
+        let ports = free_ports(nodes)?;
+        let numbers: Vec<u16> = ports.iter().map(Port::number).collect();
+        let node = |(node, port)| Node { port, peers: peers(node, &numbers), child: None };
+        let nodes = ports.into_iter().enumerate().map(node).collect();
         let directory = TempDir::with_prefix("kvstore-demo-").context("no temporary directory")?;
         let (reports, lines) = mpsc::channel();
-        Ok(Self { program, nodes: nodes.collect(), directory, lines, reports, log: Vec::new() })
-    }
-
-    pub(super) fn directory(&self) -> PathBuf {
-        self.directory.path().to_path_buf()
+        Ok(Self { program, nodes, directory, lines, reports, log: Vec::new() })
     }
 
     pub(super) fn port(&self, node: usize) -> u16 {
-        self.nodes[node].port
+        self.nodes[node].port.number()
     }
 
     pub(super) fn endpoint(&self, node: usize) -> String {
         format!("127.0.0.1:{}", self.port(node))
     }
 
+    /// Where all nodes have their data.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where a node has its data.
+    pub(super) fn data(&self, node: usize) -> PathBuf {
+        self.directory().join(format!("node-{}", node + 1))
+    }
+
+    /// The command line of a node.
+    pub(super) fn command(&self, node: usize) -> Command {
+        let Node { port, peers, .. } = &self.nodes[node];
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--id", &(node + 1).to_string(), "--port", &port.number().to_string(), "--peers", peers])
+            .arg("--data-dir")
+            .arg(self.data(node))
+            .env("RUST_LOG", "info");
+        command
+    }
+
     /// Starts a node and waits for the line by which it says that it listens.
     pub(super) fn start(&mut self, node: usize) -> Result<()> {
-        let data = self.directory.path().join(format!("node-{}", node + 1));
-        let Node { port, peers, child } = &mut self.nodes[node];
+        self.start_as(node, self.command(node))
+    }
+
+    /// The same with a command line of the caller's.
+    pub(super) fn start_as(&mut self, node: usize, mut command: Command) -> Result<()> {
         let since = Instant::now();
-        let mut process = Command::new(&self.program)
-            .args(["--id", &(node + 1).to_string(), "--port", &port.to_string(), "--peers", peers])
-            .arg("--data-dir")
-            .arg(data)
-            .env("RUST_LOG", "info")
+        let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -83,7 +118,7 @@ impl Cluster {
             .context("cannot start a node")?;
         let stdout = process.stdout.take().context("a node without stdout")?;
         let stderr = process.stderr.take().context("a node without stderr")?;
-        *child = Some(process);
+        self.nodes[node].child = Some(process);
         for stream in [Box::new(stdout) as Box<dyn std::io::Read + Send>, Box::new(stderr)] {
             let reports = self.reports.clone();
             thread::spawn(move || report_lines(node, stream, &reports));
@@ -124,23 +159,42 @@ impl Cluster {
         }
     }
 
+    /// All lines that were read at or after `since` so far, of those wanted.
+    pub(super) fn lines_since(&mut self, since: Instant, wanted: impl Fn(&str) -> bool) -> Vec<LogLine> {
+        self.log.extend(self.lines.try_iter());
+        self.log.iter().filter(|line| line.at >= since && wanted(&line.text)).cloned().collect()
+    }
+
     fn tail(&self, node: usize) -> String {
         let of_node: Vec<&str> =
             self.log.iter().filter(|line| line.node == node).map(|line| line.text.as_str()).collect();
         of_node[of_node.len().saturating_sub(8)..].join("\n")
     }
 
+    /// A node's process, while it runs.
+    pub(super) fn pid(&self, node: usize) -> Result<Pid> {
+        let child = self.nodes[node].child.as_ref().context("the node does not run")?;
+        i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")
+    }
+
     /// Sends a signal to a node's process.
     pub(super) fn signal(&self, node: usize, signal: Signal) -> Result<()> {
-        let child = self.nodes[node].child.as_ref().context("the node does not run")?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
-        kill_process(pid, signal).with_context(|| format!("cannot signal node {}", node + 1))
+        kill_process(self.pid(node)?, signal).with_context(|| format!("cannot signal node {}", node + 1))
     }
 
     /// Waits until a node's process has ended.
     pub(super) fn wait_for_exit(&mut self, node: usize) -> Result<ExitStatus> {
-        let mut child = self.nodes[node].child.take().context("the node does not run")?;
-        Ok(child.wait()?)
+        let deadline = Instant::now() + PATIENCE;
+        let child = self.nodes[node].child.as_mut().context("the node does not run")?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.nodes[node].child = None;
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "node {} still runs after {PATIENCE:?}", node + 1);
+            // Nothing tells when a child has ended, without waiting for ever.
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A client that knows all nodes.
@@ -159,29 +213,24 @@ impl Cluster {
         Ok(self.client_of(node)?.status()?.value)
     }
 
-    /// Waits until all three run, one leads, the others follow it, and all have applied the same.
-    /// Gives the leader.
+    /// Waits until, of all nodes that run, one leads, the others follow it, and all have applied the
+    /// same. Gives the leader.
     pub(super) fn wait_until_whole(&self) -> Result<usize> {
         let deadline = Instant::now() + PATIENCE;
+        let running = || (0..self.nodes.len()).filter(|node| self.nodes[*node].child.is_some());
         loop {
-            let views: Vec<NodeStatus> =
-                (0..self.nodes.len()).filter_map(|node| self.status(node).ok()).collect();
+            let views: Vec<NodeStatus> = running().filter_map(|node| self.status(node).ok()).collect();
             let leader = views.iter().find(|view| view.role == RoleName::Leader);
             if let Some(leader) = leader
-                && views.len() == self.nodes.len()
+                && views.len() == running().count()
                 && views.iter().all(|view| view.leader == Some(leader.id) && view.applied == leader.commit)
             {
-                return Ok(usize::try_from(leader.id.0 - 1)?);
+                return place_of(leader.id);
             }
             ensure!(Instant::now() < deadline, "the cluster did not become whole: {views:?}");
             // Nothing tells when a follower has applied all; asking again soon is the only way.
             thread::sleep(Duration::from_millis(2));
         }
-    }
-
-    /// The place of the node with this id.
-    pub(super) fn node_of(id: NodeId) -> Result<usize> {
-        Ok(usize::try_from(id.0.checked_sub(1).context("node ids begin at 1")?)?)
     }
 }
 
@@ -203,18 +252,36 @@ fn report_lines(node: usize, stream: Box<dyn std::io::Read + Send>, reports: &Se
     }
 }
 
-/// Ports that are free now, below the range from which outgoing connections take theirs.
-pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
-    // All are held until the last is found, so that none is found twice.
-    free_listeners(count)?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+impl Port {
+    /// The port's number.
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Claims a port, if nobody has claimed it or listens on it.
+    fn claim(number: u16) -> Option<Self> {
+        let name = SocketAddr::from_abstract_name(format!("kvstore port {number}")).ok()?;
+        let claim = UnixListener::bind_addr(&name).ok()?;
+        TcpListener::bind(("127.0.0.1", number)).ok()?;
+        Some(Self { number, _claim: claim })
+    }
 }
 
-/// Listeners on such ports.
-pub(super) fn free_listeners(count: usize) -> Result<Vec<TcpListener>> {
+/// The place of the node with this id.
+pub(super) fn place_of(id: NodeId) -> Result<usize> {
+    Ok(usize::try_from(id.0.checked_sub(1).context("node ids begin at 1")?)?)
+}
+
+/// The `--peers` of a node: the ports of the others.
+pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
+    let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
+    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Ports that are free, below the range from which outgoing connections take theirs.
+pub(super) fn free_ports(count: usize) -> Result<Vec<Port>> {
     let start = 15_000 + u16::try_from(std::process::id() % 14_000)?;
-    let candidates = (start..30_000).chain(15_000..start);
-    let free = candidates.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
-    let listeners: Vec<TcpListener> = free.take(count).collect();
-    ensure!(listeners.len() == count, "no {count} free ports between 15000 and 30000");
-    Ok(listeners)
+    let ports: Vec<Port> = (start..30_000).chain(15_000..start).filter_map(Port::claim).take(count).collect();
+    ensure!(ports.len() == count, "no {count} free ports between 15000 and 30000");
+    Ok(ports)
 }

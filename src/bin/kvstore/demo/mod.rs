@@ -1,9 +1,11 @@
 //! `kvstore demo`: the quest, played and checked by itself on three real processes; or one kind of
-//! fail-over, many times, measured.
+//! fail-over, many times, measured; or a long time under full load.
 
+mod bystander;
 mod cluster;
 mod proxy;
 mod quest;
+mod soak;
 mod trials;
 
 use std::process::ExitCode;
@@ -21,13 +23,21 @@ pub(crate) struct DemoFlags {
     /// What happens to the leader in each trial.
     #[arg(long, value_enum, default_value = "kill", requires = "trials")]
     signal: Strike,
+    /// Loads the cluster from 64 connections for so long and judges whether it stayed calm.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "trials")]
+    soak: Option<u64>,
+    /// Stands beside a soak: naps, and reports how long the naps took.
+    #[arg(long, hide = true, exclusive = true)]
+    bystander: bool,
 }
 
 /// Plays the quest, or measures, telling what it does as it goes.
 pub(crate) fn run(flags: &DemoFlags) -> ExitCode {
-    let result = match flags.trials {
-        Some(count) => trials::run(count, flags.signal),
-        None => quest::play(),
+    let result = match *flags {
+        DemoFlags { bystander: true, .. } => bystander::stand_by(),
+        DemoFlags { soak: Some(seconds), .. } => soak::run(seconds),
+        DemoFlags { trials: Some(count), signal, .. } => trials::run(count, signal),
+        _ => quest::play(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

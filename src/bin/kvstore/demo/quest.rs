@@ -10,7 +10,7 @@ use kvstore::types::{ClientId, ClientName, Sequence};
 use kvstore::wire::client::Operation;
 use rustix::process::Signal;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, list_of_others, place_of};
 
 /// Within so long a follower must have become a candidate and won.
 const ELECTION_LIMIT: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ struct Failover {
 /// The first requirement that was not seen to hold, and why.
 pub(super) fn play() -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let cluster = Cluster::new(program, list_of_others)?;
+    let cluster = Cluster::new(program, 3, list_of_others)?;
     println!("three nodes, data in {}\n", cluster.directory().display());
     let mut quest = Quest { cluster, failovers: Vec::new() };
     let leader = quest.found()?;
@@ -47,12 +47,6 @@ pub(super) fn play() -> Result<()> {
     quest.terminate_the_leader()?;
     quest.report();
     Ok(())
-}
-
-/// The `--peers` list of a node: the ports of the others.
-pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
-    let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
-    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn seen(requirement: u32, what: &str, how: impl Display) {
@@ -139,7 +133,7 @@ impl Quest {
         for number in 1..=5 {
             let reply = client.get(format!("key{number}"))?;
             let expected = format!("value{number}");
-            ensure!(Cluster::node_of(reply.node)? == node, "node {} answered instead", reply.node);
+            ensure!(place_of(reply.node)? == node, "node {} answered instead", reply.node);
             ensure!(reply.value.as_deref() == Some(expected.as_bytes()), "key{number} is {:?}", reply.value);
         }
         Ok(())

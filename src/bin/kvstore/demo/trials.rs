@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, free_listeners};
+use super::cluster::{Cluster, Port, free_ports, list_of_others};
 use super::proxy::{Cable, relay};
 
 const NODES: usize = 3;
@@ -73,20 +73,20 @@ pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
 fn prepare(strike: Strike) -> Result<(Cluster, Vec<Vec<Cable>>)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     if strike != Strike::Cut {
-        return Ok((Cluster::new(program, super::quest::list_of_others)?, Vec::new()));
+        return Ok((Cluster::new(program, NODES, list_of_others)?, Vec::new()));
     }
     let row = || (0..NODES).map(|_| Cable::default()).collect();
     let cables: Vec<Vec<Cable>> = (0..NODES).map(|_| row()).collect();
-    let mut listeners: Vec<TcpListener> = free_listeners(NODES * NODES)?;
-    let proxies: Vec<u16> =
-        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+    let ports = free_ports(NODES * NODES)?;
+    let proxies: Vec<u16> = ports.iter().map(Port::number).collect();
     let peers = |node: usize, _: &[u16]| {
         let others = (0..NODES).filter(|other| *other != node);
         others.map(|other| proxies[node * NODES + other].to_string()).collect::<Vec<_>>().join(",")
     };
-    let cluster = Cluster::new(program, peers)?;
-    for (place, listener) in listeners.drain(..).enumerate() {
+    let cluster = Cluster::new(program, NODES, peers)?;
+    for (place, port) in proxies.iter().enumerate() {
         let (from, to) = (place / NODES, place % NODES);
+        let listener = TcpListener::bind(("127.0.0.1", *port)).context("cannot listen on a free port")?;
         relay(listener, cluster.endpoint(to), cables[from][to].clone());
     }
     Ok((cluster, cables))
@@ -168,7 +168,7 @@ fn column(trials: &[Trial], value: impl Fn(&Trial) -> f64) -> Vec<f64> {
 }
 
 /// The least value that at least this share of them does not exceed (nearest rank).
-fn percentile(ascending: &[f64], share: f64) -> f64 {
+pub(super) fn percentile<T: Copy>(ascending: &[T], share: f64) -> T {
     let rank = (share * ascending.len() as f64).ceil() as usize;
     ascending[rank.saturating_sub(1)]
 }

@@ -1,0 +1,84 @@
+//! What waits to leave: frames on every connection, and answers that a client has no room for yet.
+//!
+//! A client may ask for more in one breath than could ever wait as bytes: a thousand gets of large
+//! values are a few kilobytes. Its answers are values that the store holds anyway; bytes are made of
+//! them one after the other, as the client takes those before. So it is never closed for having
+//! asked, only for not reading.
+
+use super::bounds::CLIENT_SOFT_BYTES;
+use super::{CLIENT_HARD_BYTES, MessageBus, PEER_HARD_BYTES, Party, Visitor};
+use crate::net::{CloseCause, Connection, ConnectionId, Socket};
+use crate::wire::Writer;
+use crate::wire::client::Response;
+use crate::wire::frame::FrameKind;
+
+impl<S: Socket> MessageBus<S> {
+    /// Queues a frame on a connection, if it still exists.
+    pub(super) fn queue(&mut self, id: ConnectionId, kind: FrameKind, write: impl FnOnce(&mut Writer)) {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        connection.queue(kind, write);
+        let cap = if visitor.party == Party::Peer { PEER_HARD_BYTES } else { CLIENT_HARD_BYTES };
+        if connection.queued_bytes() > cap {
+            self.close(id, &CloseCause::Overflow);
+        } else if !visitor.is_dirty {
+            visitor.is_dirty = true;
+            self.queues.dirty.push(id);
+        }
+    }
+
+    /// Writes out what is queued on a connection, as far as the socket takes it now.
+    pub(super) fn flush_one(&mut self, id: ConnectionId) {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        visitor.is_dirty = false;
+        if let Err(cause) = connection.flush() {
+            self.close(id, &cause);
+            return;
+        }
+        if visitor.party == Party::Client && connection.queued_bytes() > 0 {
+            self.queues.backlog.insert(id);
+        } else {
+            self.queues.backlog.remove(&id);
+        }
+        if visitor.party == Party::Client && connection.queued_bytes() <= CLIENT_SOFT_BYTES / 2 {
+            self.release(id);
+        }
+        self.watch(id);
+    }
+
+    /// Answers a client: now, or once it has taken the answers before.
+    pub(super) fn answer(&mut self, id: ConnectionId, response: &Response) {
+        match self.connections.get_mut(id) {
+            Some((connection, visitor)) if !has_room(connection, visitor) => {
+                visitor.withheld.push_back(response.clone());
+            }
+            _ => {
+                self.note_answer(id);
+                self.queue(id, FrameKind::Response, |out| response.encode(out));
+            }
+        }
+    }
+
+    /// A client has room again: for the answers that were withheld, then for requests.
+    fn release(&mut self, id: ConnectionId) {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        let before = visitor.withheld.len();
+        while connection.queued_bytes() <= CLIENT_SOFT_BYTES
+            && let Some(response) = visitor.withheld.pop_front()
+        {
+            connection.queue(FrameKind::Response, |out| response.encode(out));
+            visitor.unanswered = visitor.unanswered.saturating_sub(1);
+        }
+        if visitor.withheld.len() < before {
+            visitor.is_dirty = true;
+            self.queues.released.push(id);
+        } else if visitor.is_choked && !Self::is_beyond(connection, visitor, 2) {
+            visitor.is_choked = false;
+            self.enlist(id);
+        }
+    }
+}
+
+/// Whether a client may be given another answer now.
+fn has_room<S: Socket>(connection: &Connection<S>, visitor: &Visitor) -> bool {
+    connection.queued_bytes() <= CLIENT_SOFT_BYTES && visitor.withheld.is_empty()
+}

@@ -1,0 +1,129 @@
+//! How tests begin: a cluster that is whole, and `kv_client` to talk to it.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kvstore::client::{Client, Options};
+
+use crate::cluster::{Cluster, PATIENCE, list_of_others};
+
+/// A node's program.
+pub(crate) fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_kvstore").into()
+}
+
+/// So many nodes, none of which runs.
+pub(crate) fn prepared(nodes: usize) -> Result<Cluster> {
+    Cluster::new(program(), nodes, list_of_others)
+}
+
+/// So many nodes that run and agree; node 1, at place 0, leads.
+pub(crate) fn founded(nodes: usize) -> Result<Cluster> {
+    founded_with(nodes, &[])
+}
+
+/// The same, with further options for all.
+pub(crate) fn founded_with(nodes: usize, options: &[&str]) -> Result<Cluster> {
+    let mut cluster = prepared(nodes)?;
+    for node in 0..nodes {
+        let mut command = cluster.command(node);
+        command.args(options);
+        cluster.start_as(node, command)?;
+    }
+    let leader = cluster.wait_until_whole()?;
+    ensure!(leader == 0, "the lowest id founds and leads first, not node {}", leader + 1);
+    Ok(cluster)
+}
+
+/// A client of these nodes alone, in this order.
+pub(crate) fn client_of(cluster: &Cluster, nodes: &[usize], timeout: Duration) -> Result<Client> {
+    let endpoints = nodes.iter().map(|node| cluster.endpoint(*node));
+    Ok(Client::connect(Options::new(endpoints).with_timeout(timeout))?)
+}
+
+/// Looks again and again until there is something to see.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return Ok(seen);
+        }
+        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a program came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) status: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// What it printed.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text on stdout")
+    }
+
+    /// The JSON object that it printed.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.stdout).expect("one JSON object on stdout")
+    }
+}
+
+/// `kv_client` with the port of a node.
+pub(crate) fn kv_client<A: AsRef<OsStr>>(cluster: &Cluster, node: usize, arguments: &[A]) -> Result<Ended> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
+    command.args(["--port", &cluster.port(node).to_string()]).args(arguments);
+    if arguments.iter().all(|argument| argument.as_ref() != "--timeout-ms") {
+        command.args(["--timeout-ms", "20000"]);
+    }
+    run(command, b"")
+}
+
+/// The same, for a line of words.
+pub(crate) fn kv(cluster: &Cluster, node: usize, words: &str) -> Result<Ended> {
+    kv_client(cluster, node, &words.split(' ').collect::<Vec<_>>())
+}
+
+/// Runs a program that is expected to end, and ends it if it does not.
+pub(crate) fn run(mut command: Command, stdin: &[u8]) -> Result<Ended> {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = Ending(child);
+    let mut input = child.0.stdin.take().context("no stdin")?;
+    let stdout = gather(child.0.stdout.take().context("no stdout")?);
+    let stderr = gather(child.0.stderr.take().context("no stderr")?);
+    // A program may refuse without having read its input.
+    let _ = input.write_all(stdin);
+    drop(input);
+    let status = eventually(&format!("the end of {command:?}"), || child.0.try_wait().ok().flatten())?;
+    let stdout = stdout.join().expect("reading does not panic");
+    let stderr = String::from_utf8_lossy(&stderr.join().expect("reading does not panic")).into_owned();
+    Ok(Ended { status: status.code().context("ended by a signal")?, stdout, stderr })
+}
+
+/// A process that does not outlive this value.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn gather(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is all there is.
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    })
+}
