@@ -4,6 +4,8 @@ mod sim;
 
 use std::time::Duration;
 
+#[cfg(feature = "planted-bugs")]
+use kvstore::planted::Bug;
 use sim::runner;
 
 fn number(name: &str) -> Option<u64> {
@@ -16,6 +18,11 @@ fn number(name: &str) -> Option<u64> {
 fn one_seed_twice_is_the_same_run() {
     let seed = number("SIM_SEED").unwrap_or(1);
     let is_printed = number("SIM_TRACE").is_some();
+    #[cfg(feature = "planted-bugs")]
+    if let Ok(name) = std::env::var("SIM_BUG") {
+        let bug = kvstore::planted::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+        kvstore::planted::plant(bug);
+    }
     let first = runner::run(seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
     let second = runner::run(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
     assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} is not reproducible");
@@ -43,4 +50,27 @@ fn seeds_that_failed_once_pass() {
     let seeds: Vec<u64> = lines.map(|line| seed(line).expect("a line begins with its seed")).collect();
     let (_, failures) = runner::run_many(seeds.into_iter(), Duration::from_secs(600));
     assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+}
+
+/// Each planted bug is caught within some seeds; `SIM_SEEDS=n` says how many, `SIM_BUG=name` plants
+/// only one.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_are_all_caught() {
+    let at_most = number("SIM_SEEDS").unwrap_or(200);
+    let (only, mut missed) = (std::env::var("SIM_BUG").ok(), Vec::new());
+    let is_chosen = |bug: &Bug| only.as_ref().is_none_or(|only| *only == format!("{bug:?}"));
+    for bug in kvstore::planted::ALL.into_iter().filter(is_chosen) {
+        let began = std::time::Instant::now();
+        kvstore::planted::plant(Some(bug));
+        let caught = (1..=at_most).find_map(|seed| runner::run(seed, false).err());
+        kvstore::planted::plant(None);
+        match caught {
+            Some(runner::Failure { seed, rule, .. }) => {
+                println!("| {bug:?} | {rule} | {seed} | {:.1} |", began.elapsed().as_secs_f64());
+            }
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not caught within {at_most} seeds: {missed:?}");
 }

@@ -16,6 +16,7 @@ use super::segment::{
 };
 use super::state::Durable;
 use super::{Options, WriteError};
+use crate::planted::{Bug, is_planted};
 use crate::wire::Writer;
 
 /// A spare segment that is ready.
@@ -349,12 +350,14 @@ pub(super) fn sync<D: Disk>(
     file: &D::File,
 ) -> Result<(), WriteError> {
     let synced = if options.sync { disk.sync(file) } else { Ok(()) };
+    let synced = if is_planted(Bug::SyncRetried) { synced.or_else(|_| disk.sync(file)) } else { synced };
     synced.map_err(|cause| failed(disk, "sync", name, &cause))
 }
 
 /// Makes all names durable.
 pub(super) fn sync_names<D: Disk>(disk: &mut D, options: Options) -> Result<(), WriteError> {
-    let synced = if options.sync { disk.sync_dir() } else { Ok(()) };
+    let must_sync = options.sync && !is_planted(Bug::NoDirectorySync);
+    let synced = if must_sync { disk.sync_dir() } else { Ok(()) };
     synced.map_err(|cause| failed(disk, "sync the directory of", SPARE, &cause))
 }
 

@@ -198,9 +198,9 @@ impl Checker {
                 node + 1
             );
         }
-        let leads = self.nodes[leader].view.as_ref().is_some_and(|view| view.term == term);
-        if leads
-            && self.leaders.get(&term) == Some(&leader)
+        // One that crashed may have lost what it sent before its own disk had it.
+        let is_leader = |view: &View| view.term == term && view.role == RoleName::Leader;
+        if self.nodes[leader].view.as_ref().is_some_and(is_leader)
             && self.nodes[leader].mirror.hash(match_index.0) != mirror.hash(match_index.0)
         {
             violated!(

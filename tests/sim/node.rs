@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvstore::kv::Limits;
-use kvstore::replica::{ClientConnection, Options, Replica, Transport};
+use kvstore::replica::{Caps, ClientConnection, Options, Replica, Transport};
 use kvstore::storage::{self, OpenError, Recovered, Storage, WriteError};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{BootNumber, Incarnation, NodeId};
@@ -127,7 +126,7 @@ pub(crate) struct Sent<T> {
 pub(crate) struct Start {
     pub(crate) number: u64,
     pub(crate) timing: Timing,
-    pub(crate) limits: Limits,
+    pub(crate) caps: Caps,
     pub(crate) segment_bytes: u64,
     pub(crate) seed: u64,
     pub(crate) clock: LocalClock,
@@ -179,7 +178,7 @@ impl SimNode {
             seed: start.seed,
         };
         let local = start.clock.at(now);
-        let replica = Replica::with_limits(options, start.limits, storage, recovered.clone(), local);
+        let replica = Replica::with_caps(options, start.caps, storage, recovered.clone(), local);
         self.process = Some(Process {
             number: start.number,
             replica,

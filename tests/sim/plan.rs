@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use kvstore::kv::{Limits, Quota};
+use kvstore::replica::Caps;
 use kvstore::time::Duration;
 
 use super::rng::Rng;
@@ -145,7 +146,7 @@ pub(crate) struct Plan {
     pub(crate) weather: Weather,
     pub(crate) disk: DiskPlan,
     pub(crate) clients: ClientPlan,
-    pub(crate) limits: Limits,
+    pub(crate) caps: Caps,
     /// The mean time between two faults of each kind that is on.
     pub(crate) faults: BTreeMap<Fault, Duration>,
     /// The longest downtime, pause and partition.
@@ -172,7 +173,7 @@ impl Plan {
             weather: draw_weather(rng),
             disk: draw_disk(rng),
             clients: draw_clients(rng),
-            limits: draw_limits(rng),
+            caps: draw_caps(rng),
             faults: draw_faults(rng, temper),
             longest_fault: rng.pick(&[ms(300), ms(2_000), ms(6_000)]).max(timing.election_max),
             clock_error_ppm: rng.pick(&[0, 1_000, 100_000]),
@@ -235,6 +236,15 @@ fn draw_limits(rng: &mut Rng) -> Limits {
         window: rng.pick(&[2, 8, 256]),
         library: quota(rng),
         named: quota(rng),
+    }
+}
+
+fn draw_caps(rng: &mut Rng) -> Caps {
+    Caps {
+        sessions: draw_limits(rng),
+        max_append_bytes: rng.pick(&[1, 300, 4 << 10, 1 << 20]),
+        window_messages: rng.pick(&[1, 4, 64]),
+        max_uncommitted_bytes: rng.pick(&[2 << 10, 64 << 10, 16 << 20]),
     }
 }
 

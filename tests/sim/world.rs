@@ -16,11 +16,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 use bytes::Bytes;
 use kvstore::client::session::LinkId;
 use kvstore::time::{Duration, Instant};
+use kvstore::wire::client::Request;
 use kvstore::wire::hello::Welcome;
 
 use super::checker::Checker;
 use super::clients::{SimClient, Workload};
-use super::disk::SimDisk;
+use super::disk::{End, SimDisk};
 use super::network::Network;
 use super::node::{Connection, Input, SimNode};
 use super::operations::Operations;
@@ -101,12 +102,16 @@ enum Event {
     ToClient { client: usize, life: u64, link: LinkId, what: ToClient },
     /// A fault is due.
     Fault(Fault),
+    /// A machine loses power.
+    PowerCut { node: usize },
     /// A machine gets power, if need be, and a process.
     Start { node: usize },
     /// Ways are open again.
     Unblock(Vec<(usize, usize)>),
     /// Ways are cut.
     Block(Vec<(usize, usize)>),
+    /// An operator asks a node for something.
+    Operator { node: usize, request: Request },
     /// A node that is broken for good shows it.
     Limp { node: usize, how: liveness::Defect },
 }
@@ -184,7 +189,7 @@ impl World {
         let all = (0..plan.clients.count).map(|index| SimClient::new(index, &mut workload)).collect();
         let sites = plan.nodes + plan.clients.count;
         let network = Network::new(sites, plan.weather.clone(), Rng::new(seed, 6));
-        let checker = Checker::new(plan.nodes, Reference::new(plan.limits));
+        let checker = Checker::new(plan.nodes, Reference::new(plan.caps.sessions));
         let mut world = Self {
             now: Instant::ZERO,
             queue: Queue::default(),
@@ -236,10 +241,12 @@ impl World {
             Event::ClientDial { client, life, link, node } => self.on_client_dial(client, life, link, node),
             Event::ToClient { client, life, link, what } => self.on_client_input(client, life, link, what),
             Event::Fault(fault) => self.on_fault(fault),
+            Event::PowerCut { node } => self.end_process(node, End::PowerCut),
             Event::Start { node } => self.start(node),
             Event::Unblock(ways) if self.phase == Phase::Turmoil => self.unblock(&ways),
             Event::Block(ways) if self.phase == Phase::Turmoil => self.block(&ways),
             Event::Unblock(_) | Event::Block(_) => {} // all ways were opened meanwhile
+            Event::Operator { node, request } => self.on_operator(node, &request),
             Event::Limp { node, how } => self.limp(node, how),
         }
     }

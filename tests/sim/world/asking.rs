@@ -124,6 +124,14 @@ impl World {
         }
     }
 
+    /// An operator's request arrives at a node, whatever becomes of it.
+    pub(super) fn on_operator(&mut self, node: usize, request: &Request) {
+        let Some(process) = self.process_number(node) else { return };
+        let (connection, bytes) = (Connection(0), encoded(|out| request.encode(out)));
+        let input = Input::ClientRequest { connection, bytes };
+        self.queue.add(self.now, Event::Arrive { node, process, input, other: 0 });
+    }
+
     fn close_link(&mut self, client: usize, link: LinkId) {
         let closed = self.clients.all[client].links.remove(&link);
         if let Some(connection) = closed.and_then(|link| link.connection) {

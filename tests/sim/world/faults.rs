@@ -37,6 +37,11 @@ impl World {
             Fault::DiskError => {
                 let operation = self.streams.faults.below(6);
                 self.nodes[node].disk.set_fault(disk::Fault::Once(operation));
+                // A disk that fails often takes its machine along.
+                if self.streams.faults.chance(300_000) {
+                    let after = self.streams.faults.duration(Duration::ZERO, Duration::from_millis(60));
+                    self.queue.add(self.now + after, Event::PowerCut { node });
+                }
             }
             Fault::DiskStall => {
                 let until = self.now + self.how_long();

@@ -67,6 +67,7 @@ impl World {
             self.trace.line(self.now, || format!("node {} is broken for good: {how:?}", node + 1));
             self.break_for_good(node, how, &core);
         }
+        self.ask_for_hand_over(&core);
         self.run_until(self.now + self.plan.timing.election_max * SETTLING_TIMEOUTS);
         while self.is_transferring() {
             self.run_until(self.now + Duration::from_millis(100));
@@ -79,6 +80,20 @@ impl World {
         let after = self.leading_term(&core);
         if after != Some(term) {
             violated!("terms come to rest", "term {term} was led, after {STABLE:?} it is {after:?}");
+        }
+    }
+
+    /// An operator who does not know better wants a broken node to lead.
+    fn ask_for_hand_over(&mut self, core: &[usize]) {
+        let is_broken = |node: &usize| !core.contains(node);
+        let Some(to) = (0..self.plan.nodes).find(is_broken).map(id_of) else { return };
+        let request =
+            Request { id: 1, time_left_ms: 1, silent_leader: None, body: RequestBody::Transfer { to } };
+        for step in 1..SETTLING_TIMEOUTS / 2 {
+            let at = self.now + self.plan.timing.election_max * step;
+            for node in core {
+                self.queue.add(at, Event::Operator { node: *node, request: request.clone() });
+            }
         }
     }
 
@@ -275,7 +290,7 @@ impl World {
             Ok((_, recovered)) => recovered,
             Err(error) => violated!("a sound disk is not refused", "node {}: {error}", node + 1),
         };
-        let mut replayed = crate::sim::reference::Reference::new(self.plan.limits);
+        let mut replayed = crate::sim::reference::Reference::new(self.plan.caps.sessions);
         recovered.entries.iter().for_each(|entry| replayed.apply(entry));
         let revision = self.checker.committed_index();
         if replayed.revision() < revision

@@ -25,7 +25,7 @@ impl World {
         let start = Start {
             number: self.take_number(),
             timing: self.plan.timing,
-            limits: self.plan.limits,
+            caps: self.plan.caps,
             segment_bytes: self.plan.disk.segment_bytes,
             seed: self.streams.starts.u64(),
             clock: LocalClock::new(self.now, origin, rate),
