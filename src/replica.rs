@@ -7,6 +7,7 @@
 
 mod announce;
 mod back_pressure;
+mod caps;
 mod cluster_clock;
 mod hand_over;
 mod members;
@@ -18,7 +19,8 @@ mod timers;
 mod writes;
 
 use crate::kv::StateMachine;
-use crate::raft::{self, Raft};
+use crate::planted::{Bug, is_planted};
+use crate::raft::Raft;
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
@@ -26,6 +28,8 @@ use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::{Envelope, Message};
+
+pub use caps::Caps;
 
 use hand_over::HandOver;
 use members::Members;
@@ -119,14 +123,20 @@ const MAX_READ_BYTES: usize = 4 << 20;
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
     pub fn new(options: Options, storage: Storage<D>, recovered: Recovered, now: Instant) -> Self {
-        let config = raft::Config {
-            heartbeat: options.heartbeat,
-            election_min: options.election_min,
-            election_max: options.election_max,
-            ..raft::Config::new(recovered.node, options.seed)
-        };
-        let snapshots = Snapshots::new(&options, storage.snapshot_id());
-        let (state, snapshot) = snapshots::restored(recovered.snapshot);
+        Self::with_caps(options, Caps::default(), storage, recovered, now)
+    }
+
+    /// The same with other caps.
+    pub fn with_caps(
+        options: Options,
+        caps: Caps,
+        storage: Storage<D>,
+        recovered: Recovered,
+        now: Instant,
+    ) -> Self {
+        let config = caps.raft_config(recovered.node, &options);
+        let snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
+        let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions);
         Self {
             own: Own {
                 id: recovered.node,
@@ -339,7 +349,8 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
-        let has_news = ready.hard_state.is_some() || !ready.entries.is_empty();
+        let is_vote_news = ready.hard_state.is_some() && !is_planted(Bug::HardStateNotStored);
+        let has_news = is_vote_news || !ready.entries.is_empty();
         if has_news {
             let peer_boots = self.members.take_new_boots();
             let batch =
@@ -376,7 +387,9 @@ impl<D: Disk> Replica<D> {
             self.apply(now, entry);
         }
         self.take_read_indexes(now);
-        let (applied, mut bytes) = (self.raft.log().applied(), 0);
+        let log = self.raft.log();
+        let is_early = is_planted(Bug::ReadNotWaiting);
+        let (applied, mut bytes) = (if is_early { log.last_index() } else { log.applied() }, 0);
         while bytes < MAX_READ_BYTES
             && let Some(read) = self.reads.next_answerable(applied)
         {

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::config::Config;
 use super::log::{Log, Position};
 use super::ready::{Event, Mark, Outbox, ReadState};
+use crate::planted::{Bug, is_planted};
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot, SnapshotId};
@@ -199,7 +200,8 @@ impl Core {
     pub(super) fn would_grant(&self, from: NodeId, request: &RequestVote) -> bool {
         let candidate = Position { index: request.last_log_index, term: request.last_log_term };
         let is_free = self.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
-        is_free && self.log.is_up_to_date(candidate)
+        (is_free || is_planted(Bug::VoteGivenTwice))
+            && (self.log.is_up_to_date(candidate) || is_planted(Bug::LogNotCompared))
     }
 
     /// This node does not lead: whoever asked for a read index must ask somebody else.

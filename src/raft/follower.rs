@@ -7,6 +7,7 @@ use super::node::Transition;
 use super::read_index::ForwardedReads;
 use super::ready::{Cause, Event, ReadState};
 use super::snapshots::SnapshotInput;
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 use crate::types::NodeId;
 use crate::wire::peer::{
@@ -174,7 +175,9 @@ impl Follower {
             Ok(match_index) => {
                 // "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of
                 // last new entry)": of this message's entries, since ours beyond them may be stale.
-                core.commit_to(message.leader_commit.min(match_index));
+                let known =
+                    if is_planted(Bug::OwnTailCommitted) { core.log.last_index() } else { match_index };
+                core.commit_to(message.leader_commit.min(known));
                 core.outbox.promise_match(from, core.term(), match_index);
             }
             Err(Mismatch::Conflict { hint }) => {
@@ -237,6 +240,9 @@ impl Follower {
         self.election_deadline = now + core.election_timeout();
         self.cause = Cause::Timeout;
         let grant = RequestVoteResponse { term: core.term(), vote_granted: true };
+        if is_planted(Bug::VoteNotSynced) {
+            return core.outbox.send(from, Message::RequestVoteResponse(grant));
+        }
         core.outbox.promise(from, Message::RequestVoteResponse(grant));
     }
 

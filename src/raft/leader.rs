@@ -12,6 +12,7 @@ use super::quorum;
 use super::read_index::{Reader, Rounds};
 use super::ready::{Event, ReadState, Timeline};
 use super::snapshots::SnapshotInput;
+use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, Payload};
@@ -103,7 +104,8 @@ impl Leader {
     /// Gives way after a maximum election timeout without a quorum (thesis 6.2), ends a hand-over
     /// that takes too long, and makes the next heartbeat due.
     pub(super) fn tick(&mut self, core: &mut Core, now: Instant) -> Transition {
-        if self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
+        let is_over = |transfer: Transfer| now >= transfer.deadline && !is_planted(Bug::TransferKept);
+        if self.transfer.is_some_and(is_over) {
             self.transfer = None;
         }
         self.continue_transfer(core, now);
@@ -135,7 +137,8 @@ impl Leader {
     }
 
     fn wants_round(&self, core: &Core, now: Instant) -> bool {
-        let is_read_ready = self.rounds.has_waiting() && self.has_committed_in_term(core);
+        let may_read = self.has_committed_in_term(core) || is_planted(Bug::ReadBeforeNoOp);
+        let is_read_ready = self.rounds.has_waiting() && may_read;
         is_read_ready || now >= self.heartbeat_deadline
     }
 
@@ -145,7 +148,8 @@ impl Leader {
 
     fn begin_round(&mut self, core: &mut Core, now: Instant) {
         let committed = core.log.committed();
-        let read_index = self.has_committed_in_term(core).then_some(committed);
+        let may_read = self.has_committed_in_term(core) || is_planted(Bug::ReadBeforeNoOp);
+        let read_index = may_read.then_some(committed);
         let round = self.rounds.begin(now, read_index);
         self.heartbeat_deadline = now + core.config.heartbeat;
         for (id, progress) in &mut self.progress {
@@ -160,7 +164,8 @@ impl Leader {
     fn wants_append(core: &Core, progress: &Progress) -> bool {
         let has_entries = progress.next_index() <= core.log.last_index();
         let is_probe = matches!(progress.state(), ProgressState::Probe { .. });
-        progress.poke || (may_send(core, progress) && (has_entries || is_probe))
+        (progress.poke && !is_planted(Bug::LossNotNoticed))
+            || (may_send(core, progress) && (has_entries || is_probe))
     }
 
     /// At most one AppendEntries for each follower and turn, with all that fits (the rest follows
@@ -275,7 +280,9 @@ impl Leader {
             return;
         }
         let Some(progress) = self.progress.get_mut(&from) else { return };
-        progress.acked_round = progress.acked_round.max(message.round);
+        let is_late_taken = is_planted(Bug::LateRoundCounted);
+        let round = if is_late_taken { self.rounds.current() } else { message.round };
+        progress.acked_round = progress.acked_round.max(round);
         progress.on_heard(core.log.last_index());
         self.confirm_rounds(core);
     }
@@ -283,6 +290,7 @@ impl Leader {
     fn confirm_rounds(&mut self, core: &mut Core) {
         let acked = self.progress.values().map(|progress| progress.acked_round);
         let reached = quorum::reached(acked.chain([self.rounds.current()]).collect());
+        let reached = if is_planted(Bug::ReadWithoutRound) { self.rounds.current() } else { reached };
         for (read_index, reader) in self.rounds.confirm(reached) {
             self.answer_read(core, read_index, reader);
         }
@@ -317,8 +325,12 @@ impl Leader {
     /// node counts with what is on its own disk.
     pub(super) fn advance_commit(&mut self, core: &mut Core, now: Instant) {
         let matched = self.progress.values().map(Progress::match_index);
-        let reached = quorum::reached(matched.chain([core.log.stable()]).collect());
-        if reached <= core.log.committed() || core.log.term_at(reached) != Some(core.term()) {
+        let own =
+            if is_planted(Bug::OwnEntriesCountedEarly) { core.log.last_index() } else { core.log.stable() };
+        let reached = quorum::reached(matched.chain([own]).collect());
+        if reached <= core.log.committed()
+            || core.log.term_at(reached) != Some(core.term()) && !is_planted(Bug::OldTermCounted)
+        {
             return;
         }
         core.commit_to(reached);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::planted::{Bug, is_planted};
 use crate::types::{ClusterTime, LogIndex, Term};
 use crate::wire::entry::{Entry, Payload};
 
@@ -243,6 +244,9 @@ impl Log {
                 return Err(Mismatch::Contradiction);
             }
             return Err(Mismatch::Conflict { hint: self.last_possible_match(prev) });
+        }
+        if is_planted(Bug::OverlapTruncated) && match_index >= self.committed {
+            self.truncate_from(match_index.next());
         }
         // "If an existing entry conflicts with a new one (same index but different terms), delete
         // the existing entry and all that follow it": only then. An old or empty message

@@ -9,6 +9,7 @@ use super::follower::Follower;
 use super::leader::Leader;
 use super::log::{Log, Position};
 use super::ready::{Cause, Event, ReadState, Timeline};
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::client::RoleName;
@@ -129,7 +130,7 @@ impl Raft {
             if term > self.core.term() {
                 self.adopt_term(now, term);
             } else if term < self.core.term() {
-                return self.answer_stale(from, &message);
+                return self.answer_stale(now, from, &message);
             }
         }
         let transition = self.dispatch(now, from, message);
@@ -172,7 +173,7 @@ impl Raft {
 
     /// "Reply false if term < currentTerm" (Figure 2): the answer's term tells the sender that it
     /// is behind. Answers of older terms are dropped.
-    fn answer_stale(&mut self, from: NodeId, message: &Message) {
+    fn answer_stale(&mut self, now: Instant, from: NodeId, message: &Message) {
         let term = self.core.term();
         let answer = match message {
             Message::RequestVote(_) => {
@@ -196,6 +197,12 @@ impl Raft {
                 request: stale.request,
                 read_index: None,
             }),
+            Message::AppendEntriesResponse(late) if is_planted(Bug::LateAckCounted) => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_append_entries_response(&mut self.core, now, from, *late);
+                }
+                return;
+            }
             _ => return,
         };
         self.core.speak(from, answer);
@@ -367,6 +374,9 @@ impl Raft {
             Role::Candidate(candidate) => candidate.campaign().last_heard,
             Role::Leader(_) => now,
         };
+        if is_planted(Bug::VoteForgotten) {
+            self.core.hard_state.voted_for = None;
+        }
         let follower = Follower::new(&mut self.core, now, heard_at);
         if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower(follower)) {
             leader.give_way(&mut self.core);
@@ -383,7 +393,7 @@ impl Raft {
         let candidate = Candidate::pre_vote(&mut self.core, now, campaign, votes);
         let standing = candidate.standing(&self.core);
         self.role = Role::Candidate(candidate);
-        standing
+        if is_planted(Bug::NoPreVote) { Transition::Candidate { cause } } else { standing }
     }
 
     fn become_candidate(&mut self, now: Instant, cause: Cause) -> Transition {

@@ -1,5 +1,6 @@
 //! What the core wants done, and when each part of it may be done.
 
+use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, HardState};
@@ -169,7 +170,11 @@ impl Outbox {
             }
         }
         let result = AppendResult::Match { match_index };
-        self.promise(to, Message::AppendEntriesResponse(AppendEntriesResponse { term, result }));
+        let message = Message::AppendEntriesResponse(AppendEntriesResponse { term, result });
+        if is_planted(Bug::AckBeforeSync) {
+            return self.send(to, message);
+        }
+        self.promise(to, message);
     }
 
     /// What arrived about a snapshot's bytes, which are the caller's.

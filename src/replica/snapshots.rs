@@ -56,6 +56,8 @@ impl Default for SnapshotOptions {
 /// What is under way with snapshots on this node.
 pub(super) struct Snapshots<F> {
     options: SnapshotOptions,
+    /// Those of the sessions in it.
+    limits: Limits,
     /// The log after the last snapshot, about as it lies on disk.
     log_bytes: u64,
     /// Not before the log has this size is a snapshot tried again for which there was no room.
@@ -85,11 +87,12 @@ struct Transfer<F> {
 }
 
 impl<F> Snapshots<F> {
-    pub(super) fn new(options: &Options, last: Option<SnapshotId>) -> Self {
+    pub(super) fn new(options: &Options, limits: Limits, last: Option<SnapshotId>) -> Self {
         let SnapshotOptions { slice_bytes, .. } = options.snapshots;
         assert!((1..=MAX_SNAPSHOT_CHUNK_BYTES).contains(&slice_bytes), "a slice of {slice_bytes} bytes");
         Self {
             options: options.snapshots,
+            limits,
             log_bytes: 0,
             retry_bytes: 0,
             last_bytes: last.map_or(0, |last| last.bytes),
@@ -134,11 +137,14 @@ impl<F> Snapshots<F> {
 ///
 /// # Panics
 /// If the snapshot, whose bytes are intact, was written by a program that knows another format.
-pub(super) fn restored(recovered: Option<RecoveredSnapshot>) -> (StateMachine, Option<Snapshot>) {
+pub(super) fn restored(
+    recovered: Option<RecoveredSnapshot>,
+    limits: Limits,
+) -> (StateMachine, Option<Snapshot>) {
     let Some(RecoveredSnapshot { snapshot, state }) = recovered else {
-        return (StateMachine::new(Limits::STANDARD), None);
+        return (StateMachine::new(limits), None);
     };
-    let mut reader = SnapshotReader::new(Limits::STANDARD);
+    let mut reader = SnapshotReader::new(limits);
     let fed = state.into_iter().try_for_each(|slice| reader.feed(&slice));
     let state = fed.and_then(|()| reader.finish()).unwrap_or_else(|error| {
         panic!("snapshot {}: {error}: use the kvstore that wrote it", snapshot.index);
@@ -318,7 +324,7 @@ impl<D: Disk> Replica<D> {
             return Ok(false);
         }
         self.storage.begin_copy()?;
-        let reader = SnapshotReader::new(Limits::STANDARD);
+        let reader = SnapshotReader::new(self.snapshots.limits);
         self.snapshots.work = Work::Receiving { id, offset: 0, reader };
         log::info!("receiving a snapshot index={} bytes={}", id.index, id.bytes);
         Ok(true)

@@ -17,6 +17,7 @@ use super::segment::{
 };
 use super::state::Durable;
 use super::{Options, WriteError};
+use crate::planted::{Bug, is_planted};
 use crate::types::LogIndex;
 use crate::wire::Writer;
 
@@ -461,12 +462,14 @@ pub(super) fn sync<D: Disk>(
     file: &D::File,
 ) -> Result<(), WriteError> {
     let synced = if options.sync { disk.sync(file) } else { Ok(()) };
+    let synced = if is_planted(Bug::SyncRetried) { synced.or_else(|_| disk.sync(file)) } else { synced };
     synced.map_err(|cause| failed(disk, "sync", name, &cause))
 }
 
 /// Makes all names durable.
 pub(super) fn sync_names<D: Disk>(disk: &mut D, options: Options) -> Result<(), WriteError> {
-    let synced = if options.sync { disk.sync_dir() } else { Ok(()) };
+    let must_sync = options.sync && !is_planted(Bug::NoDirectorySync);
+    let synced = if must_sync { disk.sync_dir() } else { Ok(()) };
     synced.map_err(|cause| failed(disk, "sync the directory of", SPARE, &cause))
 }
 
