@@ -216,7 +216,9 @@ fn stale_read_is_answered_by_a_node_without_a_leader_and_others_are_not() -> Res
     ensure!(stale["value"] == "v" && stale["node"] == 3, "{stale}");
     let short = |line: &str| kv(&cluster, 2, &format!("--timeout-ms 300 {line}"));
     ensure!(short("get k")?.status == 4);
-    ensure!(short("put k w")?.status == 4, "no log can have taken it");
+    // No log can have taken it. But a loaded machine may deliver the answers after the deadline, and
+    // then nobody knows.
+    eventually("a definite no", || (short("put k w").ok()?.status == 4).then_some(()))?;
     ensure!(short("status")?.status == 1);
     Ok(())
 }
