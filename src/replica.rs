@@ -7,17 +7,20 @@
 
 mod announce;
 mod back_pressure;
+mod caps;
 mod cluster_clock;
 mod hand_over;
 mod members;
 mod parking;
 mod reads;
 mod requests;
+mod snapshots;
 mod timers;
 mod writes;
 
-use crate::kv::{Limits, StateMachine};
-use crate::raft::{self, Raft};
+use crate::kv::StateMachine;
+use crate::planted::{Bug, is_planted};
+use crate::raft::Raft;
 use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
@@ -26,13 +29,17 @@ use crate::wire::entry::{Configuration, Entry, Member, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::{Envelope, Message};
 
-use cluster_clock::ClusterClock;
+pub use caps::Caps;
+
 use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
 use reads::Reads;
+use snapshots::Snapshots;
 use timers::{Timer, Timers};
 use writes::Writes;
+
+pub use snapshots::SnapshotOptions;
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +74,8 @@ pub struct Options {
     pub fsync: bool,
     /// Seed of the jitter.
     pub seed: u64,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotOptions,
 }
 
 /// One node of the cluster without its sockets.
@@ -83,7 +92,7 @@ pub struct Replica<D: Disk> {
     reads: Reads,
     parking: Parking,
     timers: Timers,
-    clock: ClusterClock,
+    snapshots: Snapshots<D::File>,
     answers: Vec<(ClientConnection, Response)>,
     hand_over: HandOver,
 }
@@ -114,12 +123,20 @@ const MAX_READ_BYTES: usize = 4 << 20;
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
     pub fn new(options: Options, storage: Storage<D>, recovered: Recovered, now: Instant) -> Self {
-        let config = raft::Config {
-            heartbeat: options.heartbeat,
-            election_min: options.election_min,
-            election_max: options.election_max,
-            ..raft::Config::new(recovered.node, options.seed)
-        };
+        Self::with_caps(options, Caps::default(), storage, recovered, now)
+    }
+
+    /// The same with other caps.
+    pub fn with_caps(
+        options: Options,
+        caps: Caps,
+        storage: Storage<D>,
+        recovered: Recovered,
+        now: Instant,
+    ) -> Self {
+        let config = caps.raft_config(recovered.node, &options);
+        let snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
+        let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions);
         Self {
             own: Own {
                 id: recovered.node,
@@ -130,15 +147,15 @@ impl<D: Disk> Replica<D> {
                 spare_unfinished: false,
                 full_since: None,
             },
-            raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
-            state: StateMachine::new(Limits::STANDARD),
+            raft: Raft::recover(config, recovered.hard_state, snapshot, recovered.entries, now),
+            state,
             storage,
             members: Members::new(recovered.node, options.address, recovered.peer_boots),
             writes: Writes::default(),
             reads: Reads::default(),
             parking: Parking::default(),
             timers: Timers::new(now),
-            clock: ClusterClock::default(),
+            snapshots,
             answers: Vec::new(),
             hand_over: HandOver::default(),
         }
@@ -249,7 +266,7 @@ impl<D: Disk> Replica<D> {
         Welcome {
             cluster: self.configuration().map(|configuration| configuration.cluster),
             node: self.own.id,
-            cluster_time: self.clock.read(now, self.state.cluster_time()),
+            cluster_time: self.timers.clock.read(now, self.state.cluster_time()),
             revision: self.state.revision(),
             term: self.raft.term(),
             leader: self.raft.leader(),
@@ -297,6 +314,7 @@ impl<D: Disk> Replica<D> {
             || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
             || (self.own.spare_unfinished && self.may_prepare_spare())
+            || self.has_snapshot_work()
             || self.raft.has_ready(now)
     }
 
@@ -311,6 +329,7 @@ impl<D: Disk> Replica<D> {
     /// 4. Send what that allows to promise (votes, acknowledgements, requests for votes). Nobody
     ///    held these messages before.
     /// 5. Apply and answer what that committed, and tell followers of it.
+    /// 6. One slice of snapshots: nobody waits for it, and it waits for nobody.
     ///
     /// # Errors
     /// A failed write. It is never retried: the process must end.
@@ -330,7 +349,8 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
-        let has_news = ready.hard_state.is_some() || !ready.entries.is_empty();
+        let is_vote_news = ready.hard_state.is_some() && !is_planted(Bug::HardStateNotStored);
+        let has_news = is_vote_news || !ready.entries.is_empty();
         if has_news {
             let peer_boots = self.members.take_new_boots();
             let batch =
@@ -346,6 +366,7 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
+        self.work_on_snapshots(now, transport)?;
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
@@ -366,7 +387,9 @@ impl<D: Disk> Replica<D> {
             self.apply(now, entry);
         }
         self.take_read_indexes(now);
-        let (applied, mut bytes) = (self.raft.log().applied(), 0);
+        let log = self.raft.log();
+        let is_early = is_planted(Bug::ReadNotWaiting);
+        let (applied, mut bytes) = (if is_early { log.last_index() } else { log.applied() }, 0);
         while bytes < MAX_READ_BYTES
             && let Some(read) = self.reads.next_answerable(applied)
         {
@@ -385,12 +408,13 @@ impl<D: Disk> Replica<D> {
 
     fn apply(&mut self, now: Instant, entry: Entry) {
         let (index, revision) = (entry.index, Revision::from(entry.index));
+        self.snapshots.on_applied(&entry);
         match entry.payload {
             Payload::NoOp { .. } => {
                 self.state.advance(revision, entry.stamp);
                 // Not if this node gave way between the entry's commitment and now.
                 if self.leads() && entry.term == self.raft.term() {
-                    self.clock.start(entry.stamp, now);
+                    self.timers.clock.start(entry.stamp, now);
                 }
             }
             Payload::Configuration(_) => self.state.advance(revision, entry.stamp),
@@ -419,7 +443,7 @@ impl<D: Disk> Replica<D> {
             if self.leads() {
                 self.writes.rebuild(self.raft.log(), self.raft.log().applied());
             } else {
-                self.clock.stop();
+                self.timers.clock.stop();
                 self.writes.forget_in_flight();
             }
         }
@@ -445,7 +469,7 @@ impl<D: Disk> Replica<D> {
 
     fn propose_expiry(&mut self, now: Instant) {
         self.timers.no_expiry_before = now + self.raft.config().election_max;
-        let time = self.clock.read(now, self.state.cluster_time());
+        let time = self.timers.clock.read(now, self.state.cluster_time());
         if self.leads() && time >= self.state.next_expiry() {
             let mut out = crate::wire::Writer::new();
             Command::ExpireSessions.encode(&mut out);
@@ -456,7 +480,7 @@ impl<D: Disk> Replica<D> {
 
     fn arm_timers(&mut self) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        self.timers.arm(raft, self.clock.moment_of(self.state.next_expiry()));
+        self.timers.arm(raft, self.timers.clock.moment_of(self.state.next_expiry()));
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {

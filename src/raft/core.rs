@@ -9,9 +9,10 @@ use thiserror::Error;
 use super::config::Config;
 use super::log::{Log, Position};
 use super::ready::{Event, Mark, Outbox, ReadState};
+use crate::planted::{Bug, is_planted};
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
-use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot, SnapshotId};
 use crate::wire::peer::{Message, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse};
 
 /// What a node has in every role.
@@ -38,6 +39,8 @@ pub(super) struct Durable {
     pub(super) hard_state: HardState,
     pub(super) under_way: Option<Mark>,
     pub(super) batches: u64,
+    /// The last snapshot: the log is held from its index on, or from before.
+    pub(super) snapshot: Option<Snapshot>,
     /// The term that this node led before it stopped, until people were told that it is over.
     pub(super) led_before: Option<Term>,
 }
@@ -82,20 +85,31 @@ pub enum TransferError {
 
 impl Core {
     /// What storage recovered, before the founding is looked for.
-    pub(super) fn recover(config: Config, hard_state: HardState, entries: Vec<Entry>) -> Self {
+    pub(super) fn recover(
+        config: Config,
+        hard_state: HardState,
+        snapshot: Option<Snapshot>,
+        entries: Vec<Entry>,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(config.seed);
         // Below 2^63, so that they can rise for ever.
         let mut start = || rng.random::<u64>() >> 1;
         let numbers = Numbers { pre_vote_round: start(), read_request: start() };
         let led_before = term_led(config.id, &entries);
+        let log = match &snapshot {
+            None => Log::recover(entries),
+            Some(Snapshot { index, term, stamp, .. }) => {
+                Log::recover_after(Position { index: *index, term: *term }, *stamp, entries)
+            }
+        };
         Self {
             config,
             rng,
             configuration: None,
             voters: Vec::new(),
             hard_state,
-            durable: Durable { hard_state, under_way: None, batches: 0, led_before },
-            log: Log::recover(entries),
+            durable: Durable { hard_state, under_way: None, batches: 0, snapshot, led_before },
+            log,
             outbox: Outbox::default(),
             links: BTreeSet::new(),
             reads: Vec::new(),
@@ -181,6 +195,11 @@ impl Core {
         }
     }
 
+    /// Whether a snapshot has what this log is not known to have.
+    pub(super) fn needs_snapshot(&self, id: &SnapshotId) -> bool {
+        id.index > self.log.committed() && self.log.term_at(id.index) != Some(id.term)
+    }
+
     pub(super) fn violation(&mut self, from: NodeId, what: &'static str) {
         self.events.push(Event::ProtocolViolation { from, what });
     }
@@ -190,7 +209,8 @@ impl Core {
     pub(super) fn would_grant(&self, from: NodeId, request: &RequestVote) -> bool {
         let candidate = Position { index: request.last_log_index, term: request.last_log_term };
         let is_free = self.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
-        is_free && self.log.is_up_to_date(candidate)
+        (is_free || is_planted(Bug::VoteGivenTwice))
+            && (self.log.is_up_to_date(candidate) || is_planted(Bug::LogNotCompared))
     }
 
     /// This node does not lead: whoever asked for a read index must ask somebody else.

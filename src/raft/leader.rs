@@ -11,12 +11,14 @@ use super::progress::{Progress, ProgressState};
 use super::quorum;
 use super::read_index::{Reader, Rounds};
 use super::ready::{Event, ReadState, Timeline};
+use super::snapshots::SnapshotInput;
+use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, Payload};
 use crate::wire::peer::{
-    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, Message, ReadIndex,
-    ReadIndexResponse, TimeoutNow,
+    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
+    InstallSnapshotResponse, Message, ReadIndex, ReadIndexResponse, TimeoutNow,
 };
 
 /// A leader's own state: "volatile state on leaders" (Figure 2), and its rounds.
@@ -102,7 +104,8 @@ impl Leader {
     /// Gives way after a maximum election timeout without a quorum (thesis 6.2), ends a hand-over
     /// that takes too long, and makes the next heartbeat due.
     pub(super) fn tick(&mut self, core: &mut Core, now: Instant) -> Transition {
-        if self.transfer.is_some_and(|transfer| now >= transfer.deadline) {
+        let is_over = |transfer: Transfer| now >= transfer.deadline && !is_planted(Bug::TransferKept);
+        if self.transfer.is_some_and(is_over) {
             self.transfer = None;
         }
         self.continue_transfer(core, now);
@@ -134,7 +137,8 @@ impl Leader {
     }
 
     fn wants_round(&self, core: &Core, now: Instant) -> bool {
-        let is_read_ready = self.rounds.has_waiting() && self.has_committed_in_term(core);
+        let may_read = self.has_committed_in_term(core) || is_planted(Bug::ReadBeforeNoOp);
+        let is_read_ready = self.rounds.has_waiting() && may_read;
         is_read_ready || now >= self.heartbeat_deadline
     }
 
@@ -144,7 +148,8 @@ impl Leader {
 
     fn begin_round(&mut self, core: &mut Core, now: Instant) {
         let committed = core.log.committed();
-        let read_index = self.has_committed_in_term(core).then_some(committed);
+        let may_read = self.has_committed_in_term(core) || is_planted(Bug::ReadBeforeNoOp);
+        let read_index = may_read.then_some(committed);
         let round = self.rounds.begin(now, read_index);
         self.heartbeat_deadline = now + core.config.heartbeat;
         for (id, progress) in &mut self.progress {
@@ -159,7 +164,8 @@ impl Leader {
     fn wants_append(core: &Core, progress: &Progress) -> bool {
         let has_entries = progress.next_index() <= core.log.last_index();
         let is_probe = matches!(progress.state(), ProgressState::Probe { .. });
-        progress.poke || (may_send(core, progress) && (has_entries || is_probe))
+        (progress.poke && !is_planted(Bug::LossNotNoticed))
+            || (may_send(core, progress) && (has_entries || is_probe))
     }
 
     /// At most one AppendEntries for each follower and turn, with all that fits (the rest follows
@@ -170,9 +176,12 @@ impl Leader {
                 continue;
             }
             let prev_log_index = progress.next_index().prev();
-            let prev_log_term = core.log.term_at(prev_log_index);
-            let prev_log_term =
-                prev_log_term.expect("the log holds every entry, so also the one before next");
+            let Some(prev_log_term) = core.log.term_at(prev_log_index) else {
+                let snapshot =
+                    core.durable.snapshot.as_ref().expect("only what a snapshot has is not in the log");
+                progress.begin_snapshot(snapshot.index);
+                continue;
+            };
             let entries = match may_send(core, progress) {
                 true => core.log.entries_from(progress.next_index(), core.config.max_append_bytes),
                 false => Vec::new(), // only to find out whether the full window was lost
@@ -208,11 +217,56 @@ impl Leader {
                 if prev_log_index <= last_index =>
             {
                 let hint = Position { index: hint_index, term: hint_term };
-                let next_index = core.log.last_possible_match(hint).index.next();
+                // Nothing is known of what lies below the log's base: a snapshot must go there.
+                let next_index = match hint_index < core.log.base().index {
+                    true => hint_index.next(),
+                    false => core.log.last_possible_match(hint).index.next(),
+                };
                 progress.on_conflict(prev_log_index, next_index);
             }
             _ => core.violation(from, "an acknowledgement of what was never sent"),
         }
+    }
+
+    /// A follower tells how far it is with a snapshot. It matches up to its index when it is
+    /// installed durably, and not before.
+    pub(super) fn on_install_snapshot_response(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        from: NodeId,
+        message: InstallSnapshotResponse,
+    ) {
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        match message.result {
+            InstallResult::Received { .. } => core.outbox.hand_up(SnapshotInput::Answer(from, message)),
+            InstallResult::Installed if message.snapshot.index <= core.log.committed() => {
+                if progress.on_match(message.snapshot.index) {
+                    self.advance_commit(core, now);
+                    self.continue_transfer(core, now);
+                }
+            }
+            InstallResult::Installed => core.violation(from, "a snapshot that was never sent"),
+        }
+    }
+
+    /// Up to which index a snapshot must reach that is to be sent to this follower, if one is.
+    pub(super) fn snapshot_wanted(&self, core: &Core, id: NodeId) -> Option<LogIndex> {
+        match self.progress.get(&id)?.state() {
+            ProgressState::Snapshot { index } if core.links.contains(&id) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// The lowest index that a linked follower is known to have, or will have by the snapshot that
+    /// is being sent: the entries after it are still wanted.
+    pub(super) fn wanted_after(&self, core: &Core) -> LogIndex {
+        let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id));
+        let after = linked.map(|(_, progress)| match progress.state() {
+            ProgressState::Snapshot { index } => index,
+            _ => progress.match_index(),
+        });
+        after.min().unwrap_or(core.log.last_index())
     }
 
     pub(super) fn on_heartbeat_response(
@@ -226,7 +280,9 @@ impl Leader {
             return;
         }
         let Some(progress) = self.progress.get_mut(&from) else { return };
-        progress.acked_round = progress.acked_round.max(message.round);
+        let is_late_taken = is_planted(Bug::LateRoundCounted);
+        let round = if is_late_taken { self.rounds.current() } else { message.round };
+        progress.acked_round = progress.acked_round.max(round);
         progress.on_heard(core.log.last_index());
         self.confirm_rounds(core);
     }
@@ -234,6 +290,7 @@ impl Leader {
     fn confirm_rounds(&mut self, core: &mut Core) {
         let acked = self.progress.values().map(|progress| progress.acked_round);
         let reached = quorum::reached(acked.chain([self.rounds.current()]).collect());
+        let reached = if is_planted(Bug::ReadWithoutRound) { self.rounds.current() } else { reached };
         for (read_index, reader) in self.rounds.confirm(reached) {
             self.answer_read(core, read_index, reader);
         }
@@ -268,8 +325,12 @@ impl Leader {
     /// node counts with what is on its own disk.
     pub(super) fn advance_commit(&mut self, core: &mut Core, now: Instant) {
         let matched = self.progress.values().map(Progress::match_index);
-        let reached = quorum::reached(matched.chain([core.log.stable()]).collect());
-        if reached <= core.log.committed() || core.log.term_at(reached) != Some(core.term()) {
+        let own =
+            if is_planted(Bug::OwnEntriesCountedEarly) { core.log.last_index() } else { core.log.stable() };
+        let reached = quorum::reached(matched.chain([own]).collect());
+        if reached <= core.log.committed()
+            || core.log.term_at(reached) != Some(core.term()) && !is_planted(Bug::OldTermCounted)
+        {
             return;
         }
         core.commit_to(reached);

@@ -9,12 +9,14 @@ use super::follower::Follower;
 use super::leader::Leader;
 use super::log::{Log, Position};
 use super::ready::{Cause, Event, ReadState, Timeline};
+use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::client::RoleName;
-use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot};
 use crate::wire::peer::{
-    AppendEntriesResponse, AppendResult, HeartbeatResponse, Message, ReadIndexResponse, RequestVoteResponse,
+    AppendEntriesResponse, AppendResult, HeartbeatResponse, InstallResult, InstallSnapshotResponse, Message,
+    ReadIndexResponse, RequestVoteResponse,
 };
 
 /// No honest node is further ahead than this many terms; whoever claims to be would make the
@@ -62,8 +64,25 @@ impl Raft {
     /// If entries exist and the first is not a configuration, which storage excludes.
     #[must_use]
     pub fn new(config: Config, hard_state: HardState, entries: Vec<Entry>, now: Instant) -> Self {
-        let mut core = Core::recover(config, hard_state, entries);
-        if let Some(founding) = core.log.entry(LogIndex(1)) {
+        Self::recover(config, hard_state, None, entries, now)
+    }
+
+    /// The same, after a snapshot: the entries are those that follow it.
+    ///
+    /// # Panics
+    /// As [`Raft::new`], where there is no snapshot.
+    #[must_use]
+    pub fn recover(
+        config: Config,
+        hard_state: HardState,
+        snapshot: Option<Snapshot>,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> Self {
+        let mut core = Core::recover(config, hard_state, snapshot, entries);
+        if let Some(snapshot) = &core.durable.snapshot {
+            core.join(snapshot.configuration.clone());
+        } else if let Some(founding) = core.log.entry(LogIndex(1)) {
             let Payload::Configuration(configuration) = founding.payload.clone() else {
                 panic!("entry 1 is no configuration");
             };
@@ -111,7 +130,7 @@ impl Raft {
             if term > self.core.term() {
                 self.adopt_term(now, term);
             } else if term < self.core.term() {
-                return self.answer_stale(from, &message);
+                return self.answer_stale(now, from, &message);
             }
         }
         let transition = self.dispatch(now, from, message);
@@ -152,7 +171,7 @@ impl Raft {
 
     /// "Reply false if term < currentTerm" (Figure 2): the answer's term tells the sender that it
     /// is behind. Answers of older terms are dropped.
-    fn answer_stale(&mut self, from: NodeId, message: &Message) {
+    fn answer_stale(&mut self, now: Instant, from: NodeId, message: &Message) {
         let term = self.core.term();
         let answer = match message {
             Message::RequestVote(_) => {
@@ -167,11 +186,21 @@ impl Raft {
             Message::Heartbeat(stale) => {
                 Message::HeartbeatResponse(HeartbeatResponse { term, round: stale.round })
             }
+            Message::InstallSnapshot(stale) => {
+                let (snapshot, result) = (stale.snapshot, InstallResult::Received { offset: 0 });
+                Message::InstallSnapshotResponse(InstallSnapshotResponse { term, snapshot, result })
+            }
             Message::ReadIndex(stale) => Message::ReadIndexResponse(ReadIndexResponse {
                 term,
                 request: stale.request,
                 read_index: None,
             }),
+            Message::AppendEntriesResponse(late) if is_planted(Bug::LateAckCounted) => {
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.on_append_entries_response(&mut self.core, now, from, *late);
+                }
+                return;
+            }
             _ => return,
         };
         self.core.speak(from, answer);
@@ -179,7 +208,7 @@ impl Raft {
 
     /// A message of the current term, to the role that it is for.
     fn dispatch(&mut self, now: Instant, from: NodeId, message: Message) -> Transition {
-        if let Message::AppendEntries(_) | Message::Heartbeat(_) = &message
+        if let Message::AppendEntries(_) | Message::Heartbeat(_) | Message::InstallSnapshot(_) = &message
             && !self.follow(now, from)
         {
             self.core.violation(from, "two leaders in one term");
@@ -223,6 +252,7 @@ impl Raft {
         match message {
             Message::AppendEntries(m) => follower.on_append_entries(core, from, m),
             Message::Heartbeat(m) => follower.on_heartbeat(core, from, m),
+            Message::InstallSnapshot(m) => follower.on_install_snapshot(core, from, m),
             Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
             Message::ReadIndexResponse(m) => follower.on_read_index_response(core, from, m),
             Message::TimeoutNow(_) => return follower.on_timeout_now(now, from),
@@ -242,6 +272,7 @@ impl Raft {
         match message {
             Message::AppendEntriesResponse(m) => leader.on_append_entries_response(core, now, from, m),
             Message::HeartbeatResponse(m) => leader.on_heartbeat_response(core, from, m),
+            Message::InstallSnapshotResponse(m) => leader.on_install_snapshot_response(core, now, from, m),
             Message::ReadIndex(m) => leader.on_read_index(from, m),
             // A leader voted for itself.
             Message::RequestVote(_) => core.refuse_vote(from),
@@ -342,6 +373,9 @@ impl Raft {
             Role::Candidate(candidate) => candidate.campaign().last_heard,
             Role::Leader(_) => now,
         };
+        if is_planted(Bug::VoteForgotten) {
+            self.core.hard_state.voted_for = None;
+        }
         let follower = Follower::new(&mut self.core, now, heard_at);
         if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower(follower)) {
             leader.give_way(&mut self.core);
@@ -358,7 +392,7 @@ impl Raft {
         let candidate = Candidate::pre_vote(&mut self.core, now, campaign, votes);
         let standing = candidate.standing(&self.core);
         self.role = Role::Candidate(candidate);
-        standing
+        if is_planted(Bug::NoPreVote) { Transition::Candidate { cause } } else { standing }
     }
 
     fn become_candidate(&mut self, now: Instant, cause: Cause) -> Transition {

@@ -5,13 +5,16 @@ use super::reads::Reads;
 use super::writes::{Waiter, Writes};
 use super::{ClientConnection, Replica, Timer};
 use crate::kv::{self, Applied, Recorded};
+use crate::planted::{Bug, is_planted};
 use crate::raft::ProposeError;
 use crate::storage::Disk;
 use crate::time::Instant;
 use crate::timer_wheel::TimerKey;
 use crate::types::{ClusterTime, LogIndex, Revision, Term};
 use crate::wire::Writer;
-use crate::wire::client::{Bound, Command, NodeStatus, Refused, RequestBody, Response, ResponseBody, Write};
+use crate::wire::client::{
+    Bound, Command, NodeStatus, Outcome, Refused, RequestBody, Response, ResponseBody, Write,
+};
 
 impl<D: Disk> Replica<D> {
     /// Serves a request that has just arrived, or was parked and is looked at again.
@@ -120,8 +123,13 @@ impl<D: Disk> Replica<D> {
         }
         let mut out = Writer::new();
         command.encode(&mut out);
-        let stamp = self.clock.read(now, self.state.cluster_time());
+        let stamp = self.timers.clock.read(now, self.state.cluster_time());
         match self.raft.propose(stamp, out.into_bytes()) {
+            Ok(index) if is_planted(Bug::AnsweredBeforeCommit) => {
+                let body = ResponseBody::Written { outcome: Outcome::Done, cached: false };
+                self.answer_at(arrival.client, arrival.request.id, index.into(), body);
+                return Some(index);
+            }
             Ok(index) => {
                 self.wait_for(index, &arrival);
                 return Some(index);
@@ -173,6 +181,10 @@ impl<D: Disk> Replica<D> {
 
     fn refuse_lost(&mut self, waiters: Vec<Waiter>) {
         for Waiter { client, request } in waiters {
+            if is_planted(Bug::OverwrittenAcknowledged) {
+                self.answer(client, request, ResponseBody::Written { outcome: Outcome::Done, cached: false });
+                continue;
+            }
             self.refuse(client, request, Refused::LeadershipLost);
         }
     }

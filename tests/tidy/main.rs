@@ -24,16 +24,17 @@ use source::Source;
 /// 1  wire     timer_wheel
 /// 0  types    time
 /// ```
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("types", &[]),
+    ("planted", &[]),
     ("time", &[]),
     ("wire", &["types", "time"]),
     ("timer_wheel", &["types", "time"]),
-    ("raft", &["wire", "timer_wheel", "types", "time"]),
-    ("kv", &["wire", "timer_wheel", "types", "time"]),
-    ("storage", &["wire", "timer_wheel", "types", "time"]),
+    ("raft", &["wire", "timer_wheel", "types", "time", "planted"]),
+    ("kv", &["wire", "timer_wheel", "types", "time", "planted"]),
+    ("storage", &["wire", "timer_wheel", "types", "time", "planted"]),
     ("net", &["wire", "timer_wheel", "types", "time"]),
-    ("replica", &["raft", "kv", "storage", "wire", "timer_wheel", "types", "time"]),
+    ("replica", &["raft", "kv", "storage", "wire", "timer_wheel", "types", "time", "planted"]),
     ("server", &["replica", "raft", "kv", "storage", "net", "wire", "timer_wheel", "types", "time"]),
     ("client", &["wire", "types", "time"]),
     ("bin/kv_client", &["client", "wire", "types", "time"]),

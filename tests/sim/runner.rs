@@ -1,0 +1,119 @@
+//! Runs seeds, and tells what a failure was and how to see it again.
+
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Instant as RealTime;
+
+use kvstore::time::{Duration, Instant};
+
+use super::plan::Plan;
+use super::stats::Stats;
+use super::world::World;
+
+/// What became of a run.
+pub(crate) struct Outcome {
+    pub(crate) stats: Stats,
+    pub(crate) trace_hash: u64,
+}
+
+/// A rule that a run violated.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) seed: u64,
+    pub(crate) event: u64,
+    /// The name of the rule, or where the code under test asserted.
+    pub(crate) rule: String,
+    pub(crate) message: String,
+}
+
+thread_local! {
+    /// Where the last panic of this thread was, while a run is under way.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static IS_RUNNING: RefCell<bool> = const { RefCell::new(false) };
+}
+
+/// Runs one seed to its end.
+pub(crate) fn run(seed: u64, is_printed: bool) -> Result<Outcome, Failure> {
+    catch_panics_quietly();
+    let mut world = World::new(seed, Plan::draw(seed), is_printed);
+    IS_RUNNING.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(|| play(&mut world)));
+    IS_RUNNING.set(false);
+    match result {
+        Ok(()) => Ok(Outcome { stats: world.stats.clone(), trace_hash: world.trace.hash() }),
+        Err(payload) => Err(failure(seed, world.trace.events, payload.as_ref())),
+    }
+}
+
+fn play(world: &mut World) {
+    world.run_until(Instant::ZERO + world.plan.turmoil);
+    world.check_liveness();
+    world.check_rest();
+    let simulated = world.now.since(Instant::ZERO);
+    let stats = &mut world.stats;
+    (stats.runs, stats.simulated) = (1, simulated);
+    stats.answers = world.operations.answered;
+    stats.leaders = world.checker.leader_count() as u64;
+    stats.events = world.trace.events;
+    if stats.answers >= 20 * simulated.as_secs() {
+        stats.counted = simulated;
+    }
+}
+
+fn failure(seed: u64, event: u64, payload: &(dyn std::any::Any + Send)) -> Failure {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let message = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
+    let place = PANIC.take().unwrap_or_default();
+    let rule = match message.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((rule, _)) => rule.to_owned(),
+        None => format!("assertion in {place}"),
+    };
+    Failure { seed, event, rule, message }
+}
+
+/// Panics of runs are told by the runner, in its own words.
+fn catch_panics_quietly() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if IS_RUNNING.with_borrow(|is_running| *is_running) {
+                let place = info.location().map(|place| format!("{}:{}", place.file(), place.line()));
+                PANIC.set(place);
+            } else {
+                usual(info);
+            }
+        }));
+    });
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Failure { seed, event, rule, message } = self;
+        write!(
+            f,
+            "seed {seed}, message mode, event {event}: violated: {rule}\n{message}\nreplay with its log: \
+             SIM_SEED={seed} SIM_TRACE=1 cargo test --test simulation -- --nocapture one_seed"
+        )
+    }
+}
+
+/// Runs seeds until so many have run or so much real time went by; all failures are told.
+pub(crate) fn run_many(seeds: impl Iterator<Item = u64>, at_most: Duration) -> (Stats, Vec<Failure>) {
+    let began = RealTime::now();
+    let (mut stats, mut failures) = (Stats::default(), Vec::new());
+    for seed in seeds {
+        match run(seed, false) {
+            Ok(outcome) => stats.add(&outcome.stats),
+            Err(failure) => {
+                eprintln!("{failure}\n");
+                failures.push(failure);
+            }
+        }
+        if began.elapsed() >= at_most {
+            break;
+        }
+    }
+    println!("{}", stats.report(began.elapsed()));
+    (stats, failures)
+}

@@ -1,0 +1,109 @@
+//! How much a run exercised.
+
+use std::collections::BTreeMap;
+
+use kvstore::time::Duration;
+
+use super::plan::Fault;
+
+/// How many types of messages there are between nodes.
+const MESSAGE_TYPES: usize = 12;
+
+/// Counts over one run or many.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) runs: u64,
+    pub(crate) simulated: Duration,
+    /// Of it, what had at least 20 answers a second on average.
+    pub(crate) counted: Duration,
+    pub(crate) answers: u64,
+    pub(crate) unknown: u64,
+    pub(crate) leaders: u64,
+    pub(crate) events: u64,
+    pub(crate) disk_images: u64,
+    /// Runs in which the search for a linear order was given up.
+    pub(crate) undecided: u64,
+    faults: BTreeMap<Fault, u64>,
+    messages: [u64; MESSAGE_TYPES + 1],
+}
+
+impl Stats {
+    pub(crate) fn on_fault(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_insert(0) += 1;
+    }
+
+    /// A message's first byte is its type.
+    pub(crate) fn on_message(&mut self, bytes: &[u8]) {
+        self.messages[bytes[0] as usize] += 1;
+    }
+
+    pub(crate) fn add(&mut self, run: &Stats) {
+        self.runs += run.runs;
+        self.simulated += run.simulated;
+        self.counted += run.counted;
+        self.answers += run.answers;
+        self.unknown += run.unknown;
+        self.leaders += run.leaders;
+        self.events += run.events;
+        self.disk_images += run.disk_images;
+        self.undecided += run.undecided;
+        for (fault, count) in &run.faults {
+            *self.faults.entry(*fault).or_insert(0) += count;
+        }
+        for (sum, count) in self.messages.iter_mut().zip(run.messages) {
+            *sum += count;
+        }
+    }
+
+    pub(crate) fn fault_count(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// What a run of this length should have exercised and did not; empty if all is well.
+    pub(crate) fn shortcomings(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let seconds = self.simulated.as_secs();
+        let missing: Vec<usize> = (1..=MESSAGE_TYPES).filter(|kind| self.messages[*kind] == 0).collect();
+        if !missing.is_empty() {
+            found.push(format!("no message of the types {missing:?}"));
+        }
+        let faults = super::plan::all_faults();
+        let missing: Vec<&Fault> = faults.iter().filter(|fault| !self.faults.contains_key(fault)).collect();
+        if !missing.is_empty() {
+            found.push(format!("no fault of the kinds {missing:?}"));
+        }
+        if self.fault_count() < seconds / 5 {
+            found.push(format!("{} faults in {seconds} s", self.fault_count()));
+        }
+        if self.leaders < seconds / 30 {
+            found.push(format!("{} leaders in {seconds} s", self.leaders));
+        }
+        if self.counted < self.simulated / 2 {
+            found.push(format!("{} s of {seconds} s had 20 answers a second", self.counted.as_secs()));
+        }
+        found
+    }
+
+    /// The figures, for people.
+    pub(crate) fn report(&self, real: Duration) -> String {
+        format!(
+            "{} runs, {} simulated cluster-seconds ({} counted) in {:.1} s: {:.0} a second\n\
+             {} events, {} answers, {} unknown outcomes, {} leaders, {} disk images read back, {} undecided\n\
+             {} faults: {:?}\nmessages by type: {:?}",
+            self.runs,
+            self.simulated.as_secs(),
+            self.counted.as_secs(),
+            real.as_secs_f64(),
+            self.simulated.as_secs_f64() / real.as_secs_f64().max(1e-9),
+            self.events,
+            self.answers,
+            self.unknown,
+            self.leaders,
+            self.disk_images,
+            self.undecided,
+            self.fault_count(),
+            self.faults,
+            &self.messages[1..],
+        )
+    }
+}

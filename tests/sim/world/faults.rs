@@ -1,0 +1,153 @@
+//! What goes wrong, and for how long.
+
+use kvstore::time::{Duration, Instant};
+
+use super::{Event, Phase, World};
+use crate::sim::disk::{self, End};
+use crate::sim::node::Input;
+use crate::sim::plan::Fault;
+
+impl World {
+    pub(super) fn schedule_fault(&mut self, fault: Fault, mean: Duration) {
+        let at = self.now + self.streams.faults.around(mean);
+        if at < Instant::ZERO + self.plan.turmoil {
+            self.queue.add(at, Event::Fault(fault));
+        }
+    }
+
+    pub(super) fn on_fault(&mut self, fault: Fault) {
+        if self.phase != Phase::Turmoil {
+            return;
+        }
+        self.schedule_fault(fault, self.plan.faults[&fault]);
+        self.trace.line(self.now, || format!("fault: {fault:?}"));
+        self.trace.note(self.now, &[5, fault as u64]);
+        self.stats.on_fault(fault);
+        let node = self.streams.faults.index(self.plan.nodes);
+        let all = 0..self.plan.nodes;
+        match fault {
+            Fault::Kill => self.end_process(node, End::Kill),
+            Fault::PowerCut => self.end_process(node, End::PowerCut),
+            Fault::KillAll => all.for_each(|node| self.end_process(node, End::Kill)),
+            Fault::PowerCutAll => all.for_each(|node| self.end_process(node, End::PowerCut)),
+            Fault::PowerCutInWrite => {
+                let operation = self.streams.faults.below(6);
+                self.nodes[node].disk.set_fault(disk::Fault::Crash(operation));
+            }
+            Fault::DiskError => {
+                let operation = self.streams.faults.below(6);
+                self.nodes[node].disk.set_fault(disk::Fault::Once(operation));
+                // A disk that fails often takes its machine along.
+                if self.streams.faults.chance(300_000) {
+                    let after = self.streams.faults.duration(Duration::ZERO, Duration::from_millis(60));
+                    self.queue.add(self.now + after, Event::PowerCut { node });
+                }
+            }
+            Fault::DiskStall => {
+                let until = self.now + self.how_long();
+                let slow = self.plan.timing.election_max * 2;
+                self.nodes[node].slow_until = (until, slow);
+            }
+            Fault::Pause => {
+                let until = self.now + self.how_long();
+                self.pause(node, until);
+            }
+            Fault::ClockJump => {
+                let by = self.how_long();
+                self.jump_clock(node, by);
+            }
+            Fault::Isolate | Fault::Split | Fault::Bridge | Fault::Ring | Fault::OneWay => {
+                let ways = self.ways_of(fault, node);
+                let until = self.now + self.how_long();
+                self.block(&ways);
+                self.queue.add(until, Event::Unblock(ways));
+            }
+            Fault::Swizzle => self.swizzle(),
+            Fault::Reset => {
+                let other = self.streams.faults.index(self.plan.nodes);
+                self.reset_link(node, other);
+            }
+            Fault::ResetClients => self.reset_clients_of(node),
+            Fault::Leave => self.tell_to_leave(node),
+            Fault::ClientExit => {
+                let client = self.streams.faults.index(self.plan.clients.count);
+                self.end_client(client);
+            }
+        }
+    }
+
+    /// How long a fault lasts: often short, at times very long.
+    fn how_long(&mut self) -> Duration {
+        let longest = self.plan.longest_fault;
+        let longest = if self.streams.faults.chance(600_000) { longest / 8 } else { longest };
+        self.streams.faults.duration(Duration::from_millis(1), longest)
+    }
+
+    pub(super) fn pause(&mut self, node: usize, until: Instant) {
+        if let Some(process) = &mut self.nodes[node].process {
+            process.schedule.paused_until = process.schedule.paused_until.max(until);
+        }
+    }
+
+    fn jump_clock(&mut self, node: usize, by: Duration) {
+        if let Some(process) = &mut self.nodes[node].process {
+            process.clock.jump(by);
+            self.schedule_turn(node, self.now);
+        }
+    }
+
+    fn tell_to_leave(&mut self, node: usize) {
+        if let Some(process) = self.process_number(node) {
+            let event = Event::Arrive { node, process, input: Input::Leave, other: 0 };
+            self.queue.add(self.now, event);
+        }
+    }
+
+    /// The ways that a partition cuts. Clients stay with some of the nodes.
+    fn ways_of(&mut self, fault: Fault, node: usize) -> Vec<(usize, usize)> {
+        let nodes = self.plan.nodes;
+        let sites = nodes + self.plan.clients.count;
+        let rng = &mut self.streams.faults;
+        let sides: Vec<bool> = (0..sites).map(|_| rng.chance(500_000)).collect();
+        let clients_too = rng.chance(500_000);
+        let outwards = rng.chance(500_000);
+        let distance = |a: usize, b: usize| (a.abs_diff(b)).min(nodes - a.abs_diff(b));
+        let is_cut = |from: usize, to: usize| {
+            let is_client = from.max(to) >= nodes;
+            match fault {
+                Fault::Isolate if is_client => clients_too && sides[from.max(to)] && from.min(to) == node,
+                Fault::Isolate => from == node || to == node,
+                Fault::Split => (!is_client || clients_too) && sides[from] != sides[to],
+                Fault::Bridge => !is_client && from != node && to != node && sides[from] != sides[to],
+                Fault::Ring => !is_client && distance(from, to) > 1,
+                _ => {
+                    !is_client && if outwards { from == node } else { to == node } && sides[from + to - node]
+                }
+            }
+        };
+        let pairs = (0..sites).flat_map(|from| (0..sites).map(move |to| (from, to)));
+        let ways = pairs.filter(|(from, to)| from != to && (*from < nodes || *to < nodes));
+        ways.filter(|(from, to)| is_cut(*from, *to)).collect()
+    }
+
+    /// Cuts the links of some nodes one by one, and opens them in another order.
+    fn swizzle(&mut self) {
+        let all: Vec<usize> = (0..self.plan.nodes).collect();
+        let count = self.streams.faults.between(1, self.plan.nodes as u64) as usize;
+        let chosen: Vec<usize> = self.streams.faults.shuffled(&all).into_iter().take(count).collect();
+        let step = self.how_long() / 4;
+        let ways_of = |node: usize| -> Vec<(usize, usize)> {
+            let others = all.iter().copied().filter(|other| *other != node);
+            others.flat_map(|other| [(node, other), (other, node)]).collect()
+        };
+        let mut at = self.now;
+        for node in &chosen {
+            at += self.streams.faults.around(step.max(Duration::from_millis(1)));
+            self.queue.add(at, Event::Block(ways_of(*node)));
+        }
+        for node in self.streams.faults.shuffled(&chosen) {
+            at += self.streams.faults.around(step.max(Duration::from_millis(1)));
+            self.queue.add(at, Event::Unblock(ways_of(node)));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! After the turmoil: a majority is well, the rest is broken for good; later all is well.
+
+use std::collections::BTreeSet;
+
+use kvstore::client::Error;
+use kvstore::client::session::Answer;
+use kvstore::replica::ClientConnection;
+use kvstore::storage::{self, Storage};
+use kvstore::time::{Duration, Instant};
+use kvstore::types::{LogIndex, NodeId, Term};
+use kvstore::wire::client::{Request, RequestBody, ResponseBody, RoleName};
+
+use super::{Event, Phase, World};
+use crate::sim::checker::violated;
+use crate::sim::disk::{self, End};
+use crate::sim::linear_order;
+use crate::sim::node::id_of;
+use crate::sim::operations::Asked;
+
+/// How a node outside the core is broken for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Defect {
+    /// It does not run.
+    Dead,
+    /// Nothing reaches it.
+    Deaf,
+    /// Nothing that it says arrives.
+    Mute,
+    /// It sees one node of the core only.
+    HalfConnected,
+    /// Its links break again and again.
+    Flapping,
+    /// Its process ends again and again.
+    Restarting,
+    /// It sleeps most of the time.
+    Sleepy,
+    /// Its syncs take longer than an election timeout.
+    SlowDisk,
+}
+
+const DEFECTS: [Defect; 8] = [
+    Defect::Dead,
+    Defect::Deaf,
+    Defect::Mute,
+    Defect::HalfConnected,
+    Defect::Flapping,
+    Defect::Restarting,
+    Defect::Sleepy,
+    Defect::SlowDisk,
+];
+
+/// For so many maximum election timeouts the cluster may look for a leader.
+const SETTLING_TIMEOUTS: u32 = 20;
+/// For so long its term must stay as it is then, and every request be answered.
+const STABLE: Duration = Duration::from_secs(3);
+
+impl World {
+    /// Chooses a majority and heals it; breaks the others for good. Within 20 election timeouts
+    /// there must be a leader, then terms must stand still and every request be answered.
+    pub(crate) fn check_liveness(&mut self) {
+        let core = self.choose_core();
+        self.trace.line(self.now, || format!("liveness: the core is {:?}", shown(&core)));
+        self.phase = Phase::Liveness { core: core.clone() };
+        self.heal();
+        for node in (0..self.plan.nodes).filter(|node| !core.contains(node)) {
+            let how = self.streams.faults.pick(&DEFECTS);
+            self.trace.line(self.now, || format!("node {} is broken for good: {how:?}", node + 1));
+            self.break_for_good(node, how, &core);
+        }
+        self.ask_for_hand_over(&core);
+        self.run_until(self.now + self.plan.timing.election_max * SETTLING_TIMEOUTS);
+        while self.is_transferring() {
+            self.run_until(self.now + Duration::from_millis(100));
+        }
+        let term = self.leading_term(&core);
+        let Some(term) = term else {
+            violated!("a healed majority elects", "no leader in {:?}", shown(&core));
+        };
+        self.run_until(self.now + STABLE);
+        let after = self.leading_term(&core);
+        if after != Some(term) {
+            violated!("terms come to rest", "term {term} was led, after {STABLE:?} it is {after:?}");
+        }
+    }
+
+    /// An operator who does not know better wants a broken node to lead.
+    fn ask_for_hand_over(&mut self, core: &[usize]) {
+        let is_broken = |node: &usize| !core.contains(node);
+        let Some(to) = (0..self.plan.nodes).find(is_broken).map(id_of) else { return };
+        let request =
+            Request { id: 1, time_left_ms: 1, silent_leader: None, body: RequestBody::Transfer { to } };
+        for step in 1..SETTLING_TIMEOUTS / 2 {
+            let at = self.now + self.plan.timing.election_max * step;
+            for node in core {
+                self.queue.add(at, Event::Operator { node: *node, request: request.clone() });
+            }
+        }
+    }
+
+    /// Whether some client still asks for another leader.
+    fn is_transferring(&self) -> bool {
+        let numbers = self.clients.all.iter().filter_map(|client| client.operation);
+        let mut asked = numbers.map(|number| &self.operations.record(number).asked);
+        asked.any(|asked| matches!(asked, Asked::Transfer { .. }))
+    }
+
+    fn choose_core(&mut self) -> Vec<usize> {
+        let all: Vec<usize> = (0..self.plan.nodes).collect();
+        let size = self.plan.nodes / 2 + 1;
+        let mut core: Vec<usize> = self.streams.faults.shuffled(&all).into_iter().take(size).collect();
+        core.sort_unstable();
+        core
+    }
+
+    /// Nothing goes wrong any more by itself, and everything that ended is started.
+    fn heal(&mut self) {
+        self.network.heal();
+        self.plan.disk.slow_per_million = 0;
+        self.plan.disk.sync = (Duration::from_micros(50), Duration::from_micros(500));
+        self.clients.workload.be_patient(Duration::from_secs(10));
+        for node in 0..self.plan.nodes {
+            self.nodes[node].slow_until = (Instant::ZERO, Duration::ZERO);
+            if let Some(process) = &mut self.nodes[node].process {
+                process.schedule.paused_until = self.now;
+                self.nodes[node].disk.set_fault(disk::Fault::None);
+            }
+            self.queue.add(self.now, Event::Start { node });
+            for other in 0..node {
+                self.queue.add(self.now + Duration::from_millis(1), Event::Dial { one: node, other });
+            }
+        }
+    }
+
+    fn break_for_good(&mut self, node: usize, how: Defect, core: &[usize]) {
+        let sites = self.plan.nodes + self.plan.clients.count;
+        let others = (0..sites).filter(|other| *other != node);
+        let outwards: Vec<(usize, usize)> = others.map(|other| (node, other)).collect();
+        let inwards: Vec<(usize, usize)> = outwards.iter().map(|(from, to)| (*to, *from)).collect();
+        match how {
+            Defect::Dead => self.end_process(node, End::PowerCut),
+            Defect::Deaf => self.block(&inwards),
+            Defect::Mute => self.block(&outwards),
+            Defect::HalfConnected => {
+                let friend = core[0];
+                let ways = outwards.into_iter().chain(inwards);
+                let ways = ways.filter(|(from, to)| *from < self.plan.nodes && *to < self.plan.nodes);
+                let ways: Vec<_> = ways.filter(|(from, to)| *from != friend && *to != friend).collect();
+                self.block(&ways);
+            }
+            Defect::SlowDisk => {
+                self.nodes[node].slow_until = (Instant::MAX, self.plan.timing.election_max * 4);
+            }
+            Defect::Flapping | Defect::Restarting | Defect::Sleepy => {}
+        }
+        self.limp(node, how);
+    }
+
+    /// A node that is broken for good shows it, again and again.
+    pub(super) fn limp(&mut self, node: usize, how: Defect) {
+        if !matches!(self.phase, Phase::Liveness { .. }) {
+            return;
+        }
+        let next = self.streams.faults.around(self.plan.timing.election_max);
+        match how {
+            Defect::Dead => self.end_process(node, End::PowerCut),
+            Defect::Flapping => {
+                (0..self.plan.nodes)
+                    .filter(|other| *other != node)
+                    .for_each(|other| self.reset_link(node, other));
+            }
+            Defect::Restarting => self.end_process(node, End::Kill),
+            Defect::Sleepy => self.pause(node, self.now + next * 9 / 10),
+            _ => return,
+        }
+        let next = if how == Defect::Dead { Duration::from_millis(1) } else { next };
+        self.queue.add(self.now + next, Event::Limp { node, how });
+    }
+
+    /// The highest term in the core, if somebody leads it. It need not be everybody's leader: a node
+    /// that is broken in that it sees a part of the core only can lead that part.
+    fn leading_term(&self, core: &[usize]) -> Option<Term> {
+        let raft = |node: usize| Some(self.nodes[node].process.as_ref()?.replica.raft());
+        let highest = core.iter().map(|node| raft(*node).map(|raft| raft.term())).max()??;
+        let leads = |node: usize| {
+            raft(node).is_some_and(|raft| raft.term() == highest && raft.role_name() == RoleName::Leader)
+        };
+        (0..self.plan.nodes).any(leads).then_some(highest)
+    }
+
+    /// In a healed cluster no request fails that began after it had settled.
+    pub(super) fn check_liveness_of(&self, number: usize, result: &Result<Answer, Error>) {
+        let settled = Instant::ZERO + self.plan.turmoil + self.plan.timing.election_max * SETTLING_TIMEOUTS;
+        let record = self.operations.record(number);
+        let is_served = matches!(
+            result,
+            Ok(_) | Err(Error::Busy(_) | Error::SessionExpired | Error::OutcomeForgotten)
+        ) || matches!(
+            result,
+            Err(Error::Unknown { reason, .. }) if !matches!(reason, kvstore::client::UnknownReason::Deadline)
+        );
+        // A stale read and a status ask one very node, which may be broken; and full is full.
+        let may_fail = self.checker.reference.is_near_caps()
+            || matches!(
+                record.asked,
+                Asked::Get { stale: true, .. } | Asked::Scan { stale: true, .. } | Asked::Status
+            );
+        if record.began > settled && !is_served && !may_fail {
+            violated!("every request is answered", "operation {number}: {record:?} ended as {result:?}");
+        }
+    }
+
+    /// All is well again: everybody comes to the same state, and nothing is left over.
+    pub(crate) fn check_rest(&mut self) {
+        self.phase = Phase::Calm;
+        self.heal();
+        // The longest deadline, and time for everybody to catch up.
+        self.run_until(self.now + Duration::from_secs(11));
+        let unanswered = self.clients.all.iter().filter(|client| client.operation.is_some()).count();
+        if unanswered > 0 {
+            violated!("every request is answered", "{unanswered} clients wait for ever");
+        }
+        self.check_all_equal();
+        for node in 0..self.plan.nodes {
+            self.check_tables_empty(node);
+            self.check_disk(node);
+        }
+        self.operations.check_effects(&self.checker.reference);
+        if !linear_order::check(&self.operations) {
+            self.stats.undecided += 1;
+        }
+    }
+
+    fn check_all_equal(&self) {
+        let committed = LogIndex(self.checker.committed_index());
+        for (node, machine) in self.nodes.iter().enumerate() {
+            let Some(process) = &machine.process else {
+                violated!("everybody comes back", "node {} does not run", node + 1);
+            };
+            let log = process.replica.raft().log();
+            if (log.committed(), log.applied(), log.last_index()) != (committed, committed, committed) {
+                violated!(
+                    "everybody catches up",
+                    "node {}: committed {}, applied {}, last {} of {committed}",
+                    node + 1,
+                    log.committed(),
+                    log.applied(),
+                    log.last_index()
+                );
+            }
+        }
+        let leads = |node: &usize| {
+            self.nodes[*node].process.as_ref().map(|process| process.replica.raft().role_name())
+                == Some(RoleName::Leader)
+        };
+        let leaders: BTreeSet<usize> = (0..self.plan.nodes).filter(leads).collect();
+        if leaders.len() != 1 {
+            violated!("a healed cluster has one leader", "{leaders:?} lead");
+        }
+    }
+
+    /// Nobody waits for anything on a node at rest.
+    fn check_tables_empty(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_mut().expect("it runs");
+        let (local, replica) = (process.clock.at(self.now), &mut process.replica);
+        let request = Request { id: 1, time_left_ms: 1, silent_leader: None, body: RequestBody::Status };
+        let nobody = ClientConnection(0);
+        let mut answers = Answers::default();
+        replica.on_request(local, nobody, request);
+        answers.take(replica, local);
+        let Some(ResponseBody::Status(status)) = answers.0 else {
+            violated!("status is answered", "node {} does not say how it is", node + 1);
+        };
+        let tables = ["uncommitted_bytes", "waiting_writes", "waiting_reads", "parked_requests"];
+        let used =
+            status.bounds.iter().filter(|bound| tables.contains(&bound.name.as_str()) && bound.used > 0);
+        let left: Vec<String> = used.map(|bound| format!("{} {}", bound.used, bound.name)).collect();
+        if !left.is_empty() {
+            violated!("nothing is left over", "node {} at rest has {left:?}", node + 1);
+        }
+    }
+
+    /// What a power cut leaves on the disk is the whole log, and replaying it gives the same state.
+    fn check_disk(&mut self, node: usize) {
+        self.stats.disk_images += 1;
+        let image = self.nodes[node].disk.fork(self.streams.disks.u64());
+        image.end_process(End::PowerCut);
+        let options = storage::Options { segment_bytes: self.plan.disk.segment_bytes, sync: true };
+        let incarnation = self.nodes[node].incarnation();
+        let recovered = match Storage::open(image, id_of(node), options, incarnation) {
+            Ok((_, recovered)) => recovered,
+            Err(error) => violated!("a sound disk is not refused", "node {}: {error}", node + 1),
+        };
+        let mut replayed = crate::sim::reference::Reference::new(self.plan.caps.sessions);
+        recovered.entries.iter().for_each(|entry| replayed.apply(entry));
+        let revision = self.checker.committed_index();
+        if replayed.revision() < revision
+            || replayed.digest_at(revision) != self.checker.reference.digest_at(revision)
+        {
+            violated!("replay gives the same state", "node {} replays to another", node + 1);
+        }
+    }
+}
+
+/// Takes what a replica answers to nobody.
+#[derive(Default)]
+struct Answers(Option<ResponseBody>);
+
+impl Answers {
+    fn take(&mut self, replica: &mut kvstore::replica::Replica<crate::sim::disk::SimDisk>, now: Instant) {
+        replica.process_ready(now, self).expect("a sound disk takes what is written");
+    }
+}
+
+impl kvstore::replica::Transport for Answers {
+    fn send(&mut self, _: NodeId, _: &kvstore::wire::peer::Message) {}
+
+    fn reply(&mut self, client: ClientConnection, response: &kvstore::wire::client::Response) {
+        if client == ClientConnection(0) {
+            self.0 = Some(response.body.clone());
+        }
+    }
+
+    fn flush(&mut self) {}
+}
+
+fn shown(nodes: &[usize]) -> Vec<usize> {
+    nodes.iter().map(|node| node + 1).collect()
+}

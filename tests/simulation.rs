@@ -1,0 +1,76 @@
+//! Whole clusters under simulated faults; see `docs/testing.md`.
+
+mod sim;
+
+use std::time::Duration;
+
+#[cfg(feature = "planted-bugs")]
+use kvstore::planted::Bug;
+use sim::runner;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// `SIM_SEED=n` runs one seed, `SIM_TRACE=1` with its log.
+#[test]
+fn one_seed_twice_is_the_same_run() {
+    let seed = number("SIM_SEED").unwrap_or(1);
+    let is_printed = number("SIM_TRACE").is_some();
+    #[cfg(feature = "planted-bugs")]
+    if let Ok(name) = std::env::var("SIM_BUG") {
+        let bug = kvstore::planted::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+        kvstore::planted::plant(bug);
+    }
+    let first = runner::run(seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
+    let second = runner::run(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} is not reproducible");
+}
+
+/// `SIM_SEEDS=n` runs so many seeds, `SIM_SECONDS=n` for so long; both begin at `SIM_FROM`.
+#[test]
+fn many_seeds_violate_no_rule() {
+    let from = number("SIM_FROM").unwrap_or(1);
+    let count = number("SIM_SEEDS");
+    let seconds = number("SIM_SECONDS").unwrap_or(if count.is_some() { 1 << 20 } else { 15 });
+    let seeds = (0..count.unwrap_or(u64::MAX)).map(|offset| from.wrapping_add(offset));
+    let (stats, failures) = runner::run_many(seeds, Duration::from_secs(seconds));
+    assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+    if count.is_none() {
+        let shortcomings = stats.shortcomings();
+        assert!(shortcomings.is_empty(), "the runs exercised too little: {shortcomings:?}");
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    let lines = include_str!("sim/kept_seeds.txt").lines().filter(|line| !line.starts_with('#'));
+    let seed = |line: &str| line.split(' ').next().and_then(|seed| seed.parse().ok());
+    let seeds: Vec<u64> = lines.map(|line| seed(line).expect("a line begins with its seed")).collect();
+    let (_, failures) = runner::run_many(seeds.into_iter(), Duration::from_secs(600));
+    assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+}
+
+/// Each planted bug is caught within some seeds; `SIM_SEEDS=n` says how many, `SIM_BUG=name` plants
+/// only one.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn planted_bugs_are_all_caught() {
+    let at_most = number("SIM_SEEDS").unwrap_or(200);
+    let (only, mut missed) = (std::env::var("SIM_BUG").ok(), Vec::new());
+    let is_chosen = |bug: &Bug| only.as_ref().is_none_or(|only| *only == format!("{bug:?}"));
+    for bug in kvstore::planted::ALL.into_iter().filter(is_chosen) {
+        let began = std::time::Instant::now();
+        kvstore::planted::plant(Some(bug));
+        let caught = (1..=at_most).find_map(|seed| runner::run(seed, false).err());
+        kvstore::planted::plant(None);
+        match caught {
+            Some(runner::Failure { seed, rule, .. }) => {
+                println!("| {bug:?} | {rule} | {seed} | {:.1} |", began.elapsed().as_secs_f64());
+            }
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not caught within {at_most} seeds: {missed:?}");
+}
