@@ -467,22 +467,6 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn propose_expiry(&mut self, now: Instant) {
-        self.timers.no_expiry_before = now + self.raft.config().election_max;
-        let time = self.timers.clock.read(now, self.state.cluster_time());
-        if self.leads() && time >= self.state.next_expiry() {
-            let mut out = crate::wire::Writer::new();
-            Command::ExpireSessions.encode(&mut out);
-            // If it is refused now, the timer is armed again all the same.
-            let _ = self.raft.propose(time, out.into_bytes());
-        }
-    }
-
-    fn arm_timers(&mut self) {
-        let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        self.timers.arm(raft, self.timers.clock.moment_of(self.state.next_expiry()));
-    }
-
     fn reply(&mut self, transport: &mut impl Transport) {
         for (client, mut response) in self.answers.drain(..) {
             if let ResponseBody::Status(status) = &mut response.body {

@@ -1,8 +1,12 @@
 //! What a replica waits for.
 
+use super::Replica;
 use super::cluster_clock::ClusterClock;
+use crate::storage::Disk;
 use crate::time::Instant;
 use crate::timer_wheel::{TimerKey, TimerWheel};
+use crate::wire::Writer;
+use crate::wire::client::Command;
 
 /// Why it is to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,5 +61,24 @@ fn arm(
             *armed = Some((wheel.insert(deadline, timer), deadline));
         }
         (_, None) => {}
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// The leader's wake-up to expire sessions.
+    pub(super) fn propose_expiry(&mut self, now: Instant) {
+        self.timers.no_expiry_before = now + self.raft.config().election_max;
+        let time = self.timers.clock.read(now, self.state.cluster_time());
+        if self.leads() && time >= self.state.next_expiry() {
+            let mut out = Writer::new();
+            Command::ExpireSessions.encode(&mut out);
+            // If it is refused now, the timer is armed again all the same.
+            let _ = self.raft.propose(time, out.into_bytes());
+        }
+    }
+
+    pub(super) fn arm_timers(&mut self) {
+        let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
+        self.timers.arm(raft, self.timers.clock.moment_of(self.state.next_expiry()));
     }
 }
