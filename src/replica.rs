@@ -14,6 +14,7 @@ mod members;
 mod parking;
 mod reads;
 mod requests;
+mod snapshots;
 mod timers;
 mod writes;
 
@@ -30,13 +31,15 @@ use crate::wire::peer::{Envelope, Message};
 
 pub use caps::Caps;
 
-use cluster_clock::ClusterClock;
 use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
 use reads::Reads;
+use snapshots::Snapshots;
 use timers::{Timer, Timers};
 use writes::Writes;
+
+pub use snapshots::SnapshotOptions;
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +74,8 @@ pub struct Options {
     pub fsync: bool,
     /// Seed of the jitter.
     pub seed: u64,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotOptions,
 }
 
 /// One node of the cluster without its sockets.
@@ -87,7 +92,7 @@ pub struct Replica<D: Disk> {
     reads: Reads,
     parking: Parking,
     timers: Timers,
-    clock: ClusterClock,
+    snapshots: Snapshots<D::File>,
     answers: Vec<(ClientConnection, Response)>,
     hand_over: HandOver,
 }
@@ -130,6 +135,8 @@ impl<D: Disk> Replica<D> {
         now: Instant,
     ) -> Self {
         let config = caps.raft_config(recovered.node, &options);
+        let snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
+        let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions);
         Self {
             own: Own {
                 id: recovered.node,
@@ -140,15 +147,15 @@ impl<D: Disk> Replica<D> {
                 spare_unfinished: false,
                 full_since: None,
             },
-            raft: Raft::new(config, recovered.hard_state, recovered.entries, now),
-            state: StateMachine::new(caps.sessions),
+            raft: Raft::recover(config, recovered.hard_state, snapshot, recovered.entries, now),
+            state,
             storage,
             members: Members::new(recovered.node, options.address, recovered.peer_boots),
             writes: Writes::default(),
             reads: Reads::default(),
             parking: Parking::default(),
             timers: Timers::new(now),
-            clock: ClusterClock::default(),
+            snapshots,
             answers: Vec::new(),
             hand_over: HandOver::default(),
         }
@@ -202,6 +209,8 @@ impl<D: Disk> Replica<D> {
     /// # Panics
     /// If this node belongs to a cluster already.
     pub fn found(&mut self, now: Instant, configuration: Configuration) {
+        let ids: Vec<String> = configuration.members().iter().map(|member| member.id.to_string()).collect();
+        log::info!("founded cluster={} members={}", configuration.cluster, ids.join(","));
         self.raft.found(now, configuration);
     }
 
@@ -257,7 +266,7 @@ impl<D: Disk> Replica<D> {
         Welcome {
             cluster: self.configuration().map(|configuration| configuration.cluster),
             node: self.own.id,
-            cluster_time: self.clock.read(now, self.state.cluster_time()),
+            cluster_time: self.timers.clock.read(now, self.state.cluster_time()),
             revision: self.state.revision(),
             term: self.raft.term(),
             leader: self.raft.leader(),
@@ -305,6 +314,7 @@ impl<D: Disk> Replica<D> {
             || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
             || (self.own.spare_unfinished && self.may_prepare_spare())
+            || self.has_snapshot_work()
             || self.raft.has_ready(now)
     }
 
@@ -319,6 +329,7 @@ impl<D: Disk> Replica<D> {
     /// 4. Send what that allows to promise (votes, acknowledgements, requests for votes). Nobody
     ///    held these messages before.
     /// 5. Apply and answer what that committed, and tell followers of it.
+    /// 6. One slice of snapshots: nobody waits for it, and it waits for nobody.
     ///
     /// # Errors
     /// A failed write. It is never retried: the process must end.
@@ -355,6 +366,7 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
+        self.work_on_snapshots(now, transport)?;
         self.storage.mark_synced()?;
         self.announce();
         self.arm_timers();
@@ -396,12 +408,13 @@ impl<D: Disk> Replica<D> {
 
     fn apply(&mut self, now: Instant, entry: Entry) {
         let (index, revision) = (entry.index, Revision::from(entry.index));
+        self.snapshots.on_applied(&entry);
         match entry.payload {
             Payload::NoOp { .. } => {
                 self.state.advance(revision, entry.stamp);
                 // Not if this node gave way between the entry's commitment and now.
                 if self.leads() && entry.term == self.raft.term() {
-                    self.clock.start(entry.stamp, now);
+                    self.timers.clock.start(entry.stamp, now);
                 }
             }
             Payload::Configuration(_) => self.state.advance(revision, entry.stamp),
@@ -430,7 +443,7 @@ impl<D: Disk> Replica<D> {
             if self.leads() {
                 self.writes.rebuild(self.raft.log(), self.raft.log().applied());
             } else {
-                self.clock.stop();
+                self.timers.clock.stop();
                 self.writes.forget_in_flight();
             }
         }
@@ -456,7 +469,7 @@ impl<D: Disk> Replica<D> {
 
     fn propose_expiry(&mut self, now: Instant) {
         self.timers.no_expiry_before = now + self.raft.config().election_max;
-        let time = self.clock.read(now, self.state.cluster_time());
+        let time = self.timers.clock.read(now, self.state.cluster_time());
         if self.leads() && time >= self.state.next_expiry() {
             let mut out = crate::wire::Writer::new();
             Command::ExpireSessions.encode(&mut out);
@@ -467,7 +480,7 @@ impl<D: Disk> Replica<D> {
 
     fn arm_timers(&mut self) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        self.timers.arm(raft, self.clock.moment_of(self.state.next_expiry()));
+        self.timers.arm(raft, self.timers.clock.moment_of(self.state.next_expiry()));
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {

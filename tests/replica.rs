@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use kvstore::replica::{ClientConnection, Options, Replica, Transport};
+use kvstore::replica::{ClientConnection, Options, Replica, SnapshotOptions, Transport};
 use kvstore::storage::{self, FileDisk, Recovered, Storage};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{
@@ -17,6 +17,9 @@ use kvstore::wire::entry::{Configuration, Member};
 use kvstore::wire::peer::{Heartbeat, Message};
 use tempfile::TempDir;
 
+#[path = "replica/snapshots.rs"]
+mod taking_snapshots;
+
 const CLIENT: ClientConnection = ClientConnection(1);
 
 /// Some replicas, the messages between them, and the answers that they gave.
@@ -26,6 +29,7 @@ struct World {
     cut_off: BTreeSet<usize>,
     network: Network,
     now: Instant,
+    snapshots: SnapshotOptions,
     directory: TempDir,
 }
 
@@ -48,11 +52,17 @@ impl Transport for Network {
     fn flush(&mut self) {}
 }
 
-fn open(directory: &Path, node: usize, now: Instant) -> Replica<FileDisk> {
-    open_with_segments(directory, node, now, 64 << 10)
+fn open(directory: &Path, node: usize, now: Instant, snapshots: SnapshotOptions) -> Replica<FileDisk> {
+    open_with(directory, node, now, 64 << 10, snapshots)
 }
 
-fn open_with_segments(directory: &Path, node: usize, now: Instant, segment_bytes: u64) -> Replica<FileDisk> {
+fn open_with(
+    directory: &Path,
+    node: usize,
+    now: Instant,
+    segment_bytes: u64,
+    snapshots: SnapshotOptions,
+) -> Replica<FileDisk> {
     let path: PathBuf = directory.join(node.to_string());
     let disk = FileDisk::open(&path).unwrap();
     let id = NodeId(node as u64 + 1);
@@ -66,6 +76,7 @@ fn open_with_segments(directory: &Path, node: usize, now: Instant, segment_bytes
         election_max: Duration::from_millis(250),
         fsync: true,
         seed: id.0,
+        snapshots,
     };
     Replica::new(options, storage, recovered, now)
 }
@@ -78,11 +89,16 @@ fn cluster_of(count: u64) -> Configuration {
 impl World {
     /// `count` replicas, linked to each other and founded.
     fn founded(count: usize) -> Self {
+        Self::founded_with(count, SnapshotOptions::default())
+    }
+
+    /// The same, which takes snapshots as it is told.
+    fn founded_with(count: usize, snapshots: SnapshotOptions) -> Self {
         let directory = TempDir::new().unwrap();
         let now = Instant::from_millis(1_000);
-        let nodes = (0..count).map(|node| Some(open(directory.path(), node, now))).collect();
+        let nodes = (0..count).map(|node| Some(open(directory.path(), node, now, snapshots))).collect();
         let (cut_off, network) = (BTreeSet::new(), Network::default());
-        let mut world = Self { nodes, cut_off, network, now, directory };
+        let mut world = Self { nodes, cut_off, network, now, snapshots, directory };
         let configuration = cluster_of(count as u64);
         world.link_all();
         world.node(0).found(now, configuration.clone());
@@ -121,17 +137,22 @@ impl World {
             if self.network.queue.is_empty() && self.running().iter().all(|node| !self.has_work(*node)) {
                 return;
             }
-            for (from, to, message) in std::mem::take(&mut self.network.queue) {
-                let (now, to) = (self.now, to.0 as usize - 1);
-                if self.cut_off.contains(&from) || self.cut_off.contains(&to) {
-                    continue;
-                }
-                if let Some(replica) = &mut self.nodes[to] {
-                    replica.on_message(now, NodeId(from as u64 + 1), message);
-                }
-            }
+            self.deliver_all();
         }
         panic!("the nodes do not come to rest");
+    }
+
+    /// Delivers what is under way.
+    fn deliver_all(&mut self) {
+        for (from, to, message) in std::mem::take(&mut self.network.queue) {
+            let (now, to) = (self.now, to.0 as usize - 1);
+            if self.cut_off.contains(&from) || self.cut_off.contains(&to) {
+                continue;
+            }
+            if let Some(replica) = &mut self.nodes[to] {
+                replica.on_message(now, NodeId(from as u64 + 1), message);
+            }
+        }
     }
 
     /// One turn of one node, whose messages stay in the queue.
@@ -190,7 +211,7 @@ impl World {
     }
 
     fn restart(&mut self, node: usize) {
-        self.nodes[node] = Some(open(self.directory.path(), node, self.now));
+        self.nodes[node] = Some(open(self.directory.path(), node, self.now, self.snapshots));
         self.link_all();
     }
 }
@@ -396,13 +417,14 @@ fn follower_founded_late(segment_bytes: u64) -> (World, Instant) {
     let directory = TempDir::new().unwrap();
     let start = Instant::from_millis(1_000);
     let now = Instant::from_millis(9_000);
-    let mut replica = open_with_segments(directory.path(), 1, start, segment_bytes);
+    let snapshots = SnapshotOptions::default();
+    let mut replica = open_with(directory.path(), 1, start, segment_bytes, snapshots);
     for peer in [1, 3] {
         replica.on_link_up(now, NodeId(peer), BootNumber(1), &format!("127.0.0.1:{}", 9000 + peer));
     }
     replica.on_message(now, NodeId(1), Message::Found(cluster_of(3)));
     let nodes = vec![None, Some(replica)];
-    (World { nodes, cut_off: BTreeSet::new(), network: Network::default(), now, directory }, now)
+    (World { nodes, cut_off: BTreeSet::new(), network: Network::default(), now, snapshots, directory }, now)
 }
 
 fn heartbeat(term: u64) -> Message {

@@ -8,7 +8,7 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kvstore::replica::{ClientConnection, Options, Replica, Transport};
+use kvstore::replica::{ClientConnection, Options, Replica, SnapshotOptions, Transport};
 use kvstore::storage::{self, Disk, FileDisk, Storage, WriteError};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{
@@ -150,6 +150,7 @@ impl Node {
             election_max: Duration::from_millis(250),
             fsync: true,
             seed: id,
+            snapshots: SnapshotOptions::default(),
         };
         let replica = Replica::new(options, storage, recovered, NOW);
         let mut node = Self { replica, journal, _directory: directory };

@@ -12,5 +12,7 @@ mod damage;
 mod files;
 #[path = "wal_recovery/script.rs"]
 mod script;
+#[path = "wal_recovery/snapshots.rs"]
+mod snapshots;
 #[path = "wal_recovery/writing.rs"]
 mod writing;

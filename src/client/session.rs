@@ -64,6 +64,9 @@ pub const GIVE_UP: Duration = Duration::from_secs(1);
 pub const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// The longest pause between two rounds.
 pub const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// So close to its deadline a write whose copies were all refused is not sent once more: the answer
+/// might come too late, and the definite no that its caller is due would become an unknown outcome.
+const LAST_COPY: Duration = Duration::from_millis(100);
 /// How many times longer the pause is after `Busy`: a full queue needs time, not more requests.
 pub const BUSY_FACTOR: u32 = 5;
 /// A new library id is made only of a [`Welcome`] that is younger than this. Its stamp must be

@@ -26,11 +26,13 @@
 //!
 //! Everything lies in trees whose nodes are shared and copied on write. A clone of the state
 //! machine takes a few references whatever its size, and shows no later change: a snapshot is such
-//! a clone, written out in slices between turns while the original goes on.
+//! a clone, written out in slices between turns while the original goes on ([`SnapshotWriter`]),
+//! and built again of slices as they arrive ([`SnapshotReader`]).
 
 mod digest;
 mod session;
 pub mod sessions;
+mod snapshot;
 mod store;
 mod tree;
 
@@ -40,6 +42,7 @@ use bytes::Bytes;
 
 pub use session::Recorded;
 pub use sessions::{Limits, Quota};
+pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 pub use store::Page;
 
 use crate::planted::{Bug, is_planted};

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::digest::Hash64;
 use super::tree::Keyed;
 use crate::types::{ClientId, ClusterTime, Revision, Sequence};
-use crate::wire::client::{Operation, Outcome, SessionInfo, Write};
+use crate::wire::client::{Operation, Outcome, SessionInfo, Write, decode_client, encode_client};
+use crate::wire::{DecodeError, Reader, Writer};
 
 /// What a kept result counts for, apart from the value that a mismatch carries: what it takes in
 /// memory.
@@ -91,6 +94,44 @@ impl Session {
             records: VecDeque::with_capacity(1),
             records_tally: Tally::default(),
         }
+    }
+
+    /// Whose session it is.
+    pub(super) fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// Appends the session as a snapshot holds it.
+    pub(super) fn encode(&self, out: &mut Writer) {
+        encode_client(&self.client, out);
+        out.u64(self.floor.0);
+        out.u64(self.last_sequence.0);
+        out.u64(self.last_revision.0);
+        out.u64(self.last_stamp.0);
+        out.bool(self.closed);
+        out.list(self.records.iter(), |out, record| {
+            out.u64(record.sequence.0);
+            out.u64(record.fingerprint);
+            out.u64(record.recorded.revision.0);
+            record.recorded.outcome.encode(out);
+        });
+    }
+
+    /// Takes a session of a snapshot. The caller compares the digest of the whole state, so the
+    /// invariants are not looked at here.
+    pub(super) fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let mut session = Self {
+            client: decode_client(bytes)?,
+            floor: Sequence(bytes.u64()?),
+            last_sequence: Sequence(bytes.u64()?),
+            last_revision: Revision(bytes.u64()?),
+            last_stamp: ClusterTime(bytes.u64()?),
+            closed: bytes.bool("closed")?,
+            records: bytes.list(Record::decode)?.into(),
+            records_tally: Tally::default(),
+        };
+        session.records.iter().for_each(|record| session.records_tally.add(record.tally()));
+        Ok(session)
     }
 
     /// Whether the session was not closed.
@@ -212,6 +253,20 @@ impl Session {
 }
 
 impl Record {
+    fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let (sequence, fingerprint) = (Sequence(bytes.u64()?), bytes.u64()?);
+        let revision = Revision(bytes.u64()?);
+        let outcome = match Outcome::decode(bytes)? {
+            // Copied, as when it was recorded: a slice would keep the snapshot's bytes alive.
+            Outcome::Mismatch { current, truncated } => {
+                let current = current.map(|value| Bytes::copy_from_slice(&value));
+                Outcome::Mismatch { current, truncated }
+            }
+            other => other,
+        };
+        Ok(Self { sequence, fingerprint, recorded: Recorded { revision, outcome } })
+    }
+
     fn tally(&self) -> Tally {
         let Recorded { revision, outcome } = &self.recorded;
         let hash =

@@ -36,7 +36,7 @@
 use std::sync::Arc;
 
 use super::session::{Known, Recorded, Session, Tally, kept_bytes};
-use super::tree::{Keyed, Tree};
+use super::tree::{Keyed, Leaves, Tree};
 use crate::time::Duration;
 use crate::types::{ClientId, ClusterTime};
 use crate::wire::client::{Bound, Refused, SessionInfo, Write};
@@ -118,9 +118,15 @@ struct Table {
 
 /// When a library session was alive for the last time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Deadline {
+pub(super) struct Deadline {
     alive: ClusterTime,
     client: ClientId,
+}
+
+/// A part of the sessions that is being taken apart.
+pub(super) enum SessionLeaves {
+    Sessions(Leaves<Arc<Session>>),
+    Deadlines(Leaves<Deadline>),
 }
 
 impl Sessions {
@@ -273,6 +279,29 @@ impl Sessions {
     /// Equal for equal sessions.
     pub(super) fn digest(&self) -> u64 {
         self.library.tally.digest.wrapping_add(self.named.tally.digest)
+    }
+
+    /// Takes the sessions apart: the library's, the named ones, and what goes with the former.
+    pub(super) fn into_leaves(self) -> [SessionLeaves; 3] {
+        let Self { library, named, deadlines, .. } = self;
+        [
+            SessionLeaves::Sessions(library.sessions.into_leaves()),
+            SessionLeaves::Sessions(named.sessions.into_leaves()),
+            SessionLeaves::Deadlines(deadlines.into_leaves()),
+        ]
+    }
+
+    /// Puts a session of a snapshot in; false if there is one of this client already.
+    pub(super) fn restore(&mut self, session: Session) -> bool {
+        let client = session.client().clone();
+        if self.table(&client).sessions.get(&client).is_some() {
+            return false;
+        }
+        if let ClientId::Library { .. } = client {
+            self.deadlines.insert(Deadline { alive: session.alive(), client: client.clone() });
+        }
+        self.table_mut(&client).insert(session);
+        true
     }
 
     /// The digest computed anew, after asserting the invariants.

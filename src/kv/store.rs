@@ -10,7 +10,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::digest::Hash64;
-use super::tree::{Keyed, Tree};
+use super::tree::{Keyed, Leaves, Tree};
 use crate::wire::client::{MAX_SCAN_BYTES, MAX_SCAN_ROWS};
 
 /// Sets the hashes of rows apart from those of other things.
@@ -37,7 +37,7 @@ pub(super) struct Store {
 
 /// A key and its value, of which no part changes.
 #[derive(Clone)]
-struct Row {
+pub(super) struct Row {
     /// The key, then the value. A `Bytes` made of a full vector is that one allocation; it gains
     /// a count (32 bytes more) when it is shared for the first time.
     bytes: Bytes,
@@ -102,6 +102,11 @@ impl Store {
         Page { rows, more: false }
     }
 
+    /// Takes the store apart.
+    pub(super) fn into_leaves(self) -> Leaves<Row> {
+        self.rows.into_leaves()
+    }
+
     /// The digest computed anew, from every row.
     #[cfg(test)]
     pub(super) fn recomputed_digest(&self) -> u64 {
@@ -116,6 +121,11 @@ impl Row {
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
         Self { bytes: bytes.into(), key_bytes }
+    }
+
+    /// The key's length, and key and value one behind the other.
+    pub(super) fn parts(&self) -> (u16, &[u8]) {
+        (self.key_bytes, &self.bytes)
     }
 
     fn value(&self) -> Bytes {

@@ -8,7 +8,7 @@
 //! slices while writes go on.
 //!
 //! The price is paid at the end: dropping a clone frees, all at once, what was replaced meanwhile
-//! and only the clone still held.
+//! and only the clone still held. [`Tree::into_leaves`] takes one apart leaf by leaf instead.
 //!
 //! Why not the standard `BTreeMap`: its clone copies every item, which stops the loop for as long
 //! as there are keys.
@@ -20,6 +20,7 @@ use std::borrow::Borrow;
 use std::ops::Bound;
 use std::slice;
 use std::sync::Arc;
+use std::vec;
 
 /// The most items in a leaf, and children in a branch: few enough to be copied within
 /// microseconds, enough that four levels hold ten million items.
@@ -82,6 +83,47 @@ pub(super) struct Iter<'a, T: Keyed> {
     leaf: slice::Iter<'a, T>,
     /// The children still to be visited of each branch on the path, the root's first.
     above: Vec<slice::Iter<'a, Arc<Node<T>>>>,
+}
+
+/// A tree that is being taken apart, leaf by leaf and ascending. What only it still held is freed
+/// with each leaf, so that no call takes long.
+pub(super) struct Leaves<T: Keyed> {
+    /// The children still to be visited of each branch on the path, the root's first.
+    above: Vec<vec::IntoIter<Arc<Node<T>>>>,
+}
+
+/// One leaf of a tree that was taken apart.
+pub(super) struct Leaf<T: Keyed>(Arc<Node<T>>);
+
+impl<T: Keyed> Leaf<T> {
+    /// Its items, ascending.
+    pub(super) fn items(&self) -> &[T] {
+        match &*self.0 {
+            Node::Leaf(items) => items,
+            Node::Branch(_) => unreachable!("only leaves are given out"),
+        }
+    }
+}
+
+impl<T: Keyed> Iterator for Leaves<T> {
+    type Item = Leaf<T>;
+
+    fn next(&mut self) -> Option<Leaf<T>> {
+        loop {
+            let Some(node) = self.above.last_mut()?.next() else {
+                self.above.pop();
+                continue;
+            };
+            match &*node {
+                Node::Leaf(_) => return Some(Leaf(node)),
+                // Of a branch that is shared this copies some references.
+                Node::Branch(_) => match Arc::unwrap_or_clone(node) {
+                    Node::Branch(branch) => self.above.push(branch.children.into_iter()),
+                    Node::Leaf(_) => unreachable!("it was a branch a moment ago"),
+                },
+            }
+        }
+    }
 }
 
 impl<T: Keyed> Default for Tree<T> {
@@ -169,6 +211,11 @@ impl<T: Keyed> Tree<T> {
                 }
             }
         }
+    }
+
+    /// Takes the tree apart.
+    pub(super) fn into_leaves(self) -> Leaves<T> {
+        Leaves { above: vec![vec![self.root].into_iter()] }
     }
 
     /// All items, ascending.
@@ -441,6 +488,19 @@ mod tests {
         tree.get_mut(&500).unwrap().1 = 2;
         assert_eq!((tree.get(&500), clone.get(&500)), (Some(&(500, 2)), Some(&(500, 1))));
         assert!(tree.get_mut(&1000).is_none());
+    }
+
+    #[test]
+    fn tree_taken_apart_gives_every_item_and_leaves_its_clones_whole() {
+        for count in [0, 1, 64, 65, 10_000] {
+            let mut tree = Pairs::default();
+            let model: BTreeMap<u16, u32> = (0..count).map(|key| (key, u32::from(key) * 3)).collect();
+            model.iter().for_each(|(key, value)| _ = tree.insert((*key, *value)));
+            let clone = tree.clone();
+            let items: Vec<_> = tree.into_leaves().flat_map(|leaf| leaf.items().to_vec()).collect();
+            assert!(items.iter().copied().eq(model.iter().map(|(key, value)| (*key, *value))));
+            assert_same(&clone, &model);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::ready::{Event, Mark, Outbox, ReadState};
 use crate::planted::{Bug, is_planted};
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
-use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot, SnapshotId};
 use crate::wire::peer::{Message, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse};
 
 /// What a node has in every role.
@@ -39,7 +39,9 @@ pub(super) struct Durable {
     pub(super) hard_state: HardState,
     pub(super) under_way: Option<Mark>,
     pub(super) batches: u64,
-    /// The term that this node led when it stopped, until people were told that it is over.
+    /// The last snapshot: the log is held from its index on, or from before.
+    pub(super) snapshot: Option<Snapshot>,
+    /// The term that this node led before it stopped, until people were told that it is over.
     pub(super) led_before: Option<Term>,
 }
 
@@ -83,20 +85,31 @@ pub enum TransferError {
 
 impl Core {
     /// What storage recovered, before the founding is looked for.
-    pub(super) fn recover(config: Config, hard_state: HardState, entries: Vec<Entry>) -> Self {
+    pub(super) fn recover(
+        config: Config,
+        hard_state: HardState,
+        snapshot: Option<Snapshot>,
+        entries: Vec<Entry>,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(config.seed);
         // Below 2^63, so that they can rise for ever.
         let mut start = || rng.random::<u64>() >> 1;
         let numbers = Numbers { pre_vote_round: start(), read_request: start() };
-        let led_before = term_led(config.id, hard_state, &entries);
+        let led_before = term_led(config.id, &entries);
+        let log = match &snapshot {
+            None => Log::recover(entries),
+            Some(Snapshot { index, term, stamp, .. }) => {
+                Log::recover_after(Position { index: *index, term: *term }, *stamp, entries)
+            }
+        };
         Self {
             config,
             rng,
             configuration: None,
             voters: Vec::new(),
             hard_state,
-            durable: Durable { hard_state, under_way: None, batches: 0, led_before },
-            log: Log::recover(entries),
+            durable: Durable { hard_state, under_way: None, batches: 0, snapshot, led_before },
+            log,
             outbox: Outbox::default(),
             links: BTreeSet::new(),
             reads: Vec::new(),
@@ -158,6 +171,15 @@ impl Core {
         self.outbox.forget_promises();
     }
 
+    /// A node that led before it stopped sees a later term, or the leader of one: it gives way now,
+    /// as people are told.
+    pub(super) fn end_old_leadership(&mut self) {
+        let to = self.term();
+        if let Some(from) = self.durable.led_before.take_if(|led| *led < to) {
+            self.events.push(Event::SteppingDown { from, to });
+        }
+    }
+
     pub(super) fn commit_to(&mut self, index: LogIndex) {
         self.log.commit_to(index.max(self.log.committed()));
     }
@@ -171,6 +193,11 @@ impl Core {
         } else {
             self.outbox.promise(to, message);
         }
+    }
+
+    /// Whether a snapshot has what this log is not known to have.
+    pub(super) fn needs_snapshot(&self, id: &SnapshotId) -> bool {
+        id.index > self.log.committed() && self.log.term_at(id.index) != Some(id.term)
     }
 
     pub(super) fn violation(&mut self, from: NodeId, what: &'static str) {
@@ -199,10 +226,10 @@ impl Core {
     }
 }
 
-/// The term that this node led when it stopped: its last term, if the log's last no-op is its
-/// own.
-fn term_led(id: NodeId, hard_state: HardState, entries: &[Entry]) -> Option<Term> {
-    let own = |entry: &&Entry| entry.payload == Payload::NoOp { leader: id };
-    let last = entries.iter().rev().take_while(|entry| entry.term == hard_state.term).find(own);
-    last.map(|entry| entry.term)
+/// The term that this node led when it stopped, as far as its log knows: that of the last no-op, if
+/// the no-op is its own.
+fn term_led(id: NodeId, entries: &[Entry]) -> Option<Term> {
+    let is_no_op = |entry: &&Entry| matches!(entry.payload, Payload::NoOp { .. });
+    let last = entries.iter().rev().find(is_no_op)?;
+    (last.payload == Payload::NoOp { leader: id }).then_some(last.term)
 }

@@ -6,12 +6,14 @@ use super::log::{Mismatch, Position};
 use super::node::Transition;
 use super::read_index::ForwardedReads;
 use super::ready::{Cause, Event, ReadState};
+use super::snapshots::SnapshotInput;
 use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 use crate::types::NodeId;
 use crate::wire::peer::{
-    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, Message, PreVote,
-    ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse,
+    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
+    InstallSnapshot, InstallSnapshotResponse, Message, PreVote, ReadIndex, ReadIndexResponse, RequestVote,
+    RequestVoteResponse,
 };
 
 /// A follower's own state.
@@ -191,6 +193,21 @@ impl Follower {
                 core.violation(from, "entries that would change what is committed");
             }
         }
+    }
+
+    /// A chunk of a snapshot. If this log has all that the snapshot stands for, nothing need be
+    /// installed: what is committed, and what follows an entry like its last one, is the same
+    /// (Figure 13, step 6).
+    pub(super) fn on_install_snapshot(&mut self, core: &mut Core, from: NodeId, message: InstallSnapshot) {
+        if core.needs_snapshot(&message.snapshot) {
+            core.outbox.hand_up(SnapshotInput::Chunk(from, message));
+            return;
+        }
+        core.commit_to(message.snapshot.index);
+        let (term, snapshot) = (core.term(), message.snapshot);
+        let result = InstallResult::Installed;
+        let answer = InstallSnapshotResponse { term, snapshot, result };
+        core.outbox.promise(from, Message::InstallSnapshotResponse(answer));
     }
 
     /// A heartbeat is answered at once and says nothing about the log.

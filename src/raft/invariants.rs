@@ -53,6 +53,13 @@ pub fn check(raft: &Raft) {
     assert!(applied <= committed, "applied {applied}, committed {committed}");
     assert!(committed <= last.index, "committed {committed}, last entry {}", last.index);
     assert!(log.stable() <= last.index, "durable to {}, last entry {}", log.stable(), last.index);
+    let snapshot = raft.snapshot().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+    assert!(
+        log.base().index <= snapshot,
+        "the log begins after {}, the snapshot {snapshot}",
+        log.base().index
+    );
+    assert!(snapshot <= applied, "snapshot {snapshot}, applied {applied}");
     assert!(last.term <= raft.term(), "an entry of term {} in term {}", last.term, raft.term());
     let durable = raft.core.durable.hard_state;
     assert!(durable.term <= raft.term(), "durable term {} in term {}", durable.term, raft.term());

@@ -11,13 +11,14 @@ use super::progress::{Progress, ProgressState};
 use super::quorum;
 use super::read_index::{Reader, Rounds};
 use super::ready::{Event, ReadState, Timeline};
+use super::snapshots::SnapshotInput;
 use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, Payload};
 use crate::wire::peer::{
-    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, Message, ReadIndex,
-    ReadIndexResponse, TimeoutNow,
+    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
+    InstallSnapshotResponse, Message, ReadIndex, ReadIndexResponse, TimeoutNow,
 };
 
 /// A leader's own state: "volatile state on leaders" (Figure 2), and its rounds.
@@ -175,9 +176,12 @@ impl Leader {
                 continue;
             }
             let prev_log_index = progress.next_index().prev();
-            let prev_log_term = core.log.term_at(prev_log_index);
-            let prev_log_term =
-                prev_log_term.expect("the log holds every entry, so also the one before next");
+            let Some(prev_log_term) = core.log.term_at(prev_log_index) else {
+                let snapshot =
+                    core.durable.snapshot.as_ref().expect("only what a snapshot has is not in the log");
+                progress.begin_snapshot(snapshot.index);
+                continue;
+            };
             let entries = match may_send(core, progress) {
                 true => core.log.entries_from(progress.next_index(), core.config.max_append_bytes),
                 false => Vec::new(), // only to find out whether the full window was lost
@@ -213,11 +217,56 @@ impl Leader {
                 if prev_log_index <= last_index =>
             {
                 let hint = Position { index: hint_index, term: hint_term };
-                let next_index = core.log.last_possible_match(hint).index.next();
+                // Nothing is known of what lies below the log's base: a snapshot must go there.
+                let next_index = match hint_index < core.log.base().index {
+                    true => hint_index.next(),
+                    false => core.log.last_possible_match(hint).index.next(),
+                };
                 progress.on_conflict(prev_log_index, next_index);
             }
             _ => core.violation(from, "an acknowledgement of what was never sent"),
         }
+    }
+
+    /// A follower tells how far it is with a snapshot. It matches up to its index when it is
+    /// installed durably, and not before.
+    pub(super) fn on_install_snapshot_response(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        from: NodeId,
+        message: InstallSnapshotResponse,
+    ) {
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        match message.result {
+            InstallResult::Received { .. } => core.outbox.hand_up(SnapshotInput::Answer(from, message)),
+            InstallResult::Installed if message.snapshot.index <= core.log.committed() => {
+                if progress.on_match(message.snapshot.index) {
+                    self.advance_commit(core, now);
+                    self.continue_transfer(core, now);
+                }
+            }
+            InstallResult::Installed => core.violation(from, "a snapshot that was never sent"),
+        }
+    }
+
+    /// Up to which index a snapshot must reach that is to be sent to this follower, if one is.
+    pub(super) fn snapshot_wanted(&self, core: &Core, id: NodeId) -> Option<LogIndex> {
+        match self.progress.get(&id)?.state() {
+            ProgressState::Snapshot { index } if core.links.contains(&id) => Some(index),
+            _ => None,
+        }
+    }
+
+    /// The lowest index that a linked follower is known to have, or will have by the snapshot that
+    /// is being sent: the entries after it are still wanted.
+    pub(super) fn wanted_after(&self, core: &Core) -> LogIndex {
+        let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id));
+        let after = linked.map(|(_, progress)| match progress.state() {
+            ProgressState::Snapshot { index } => index,
+            _ => progress.match_index(),
+        });
+        after.min().unwrap_or(core.log.last_index())
     }
 
     pub(super) fn on_heartbeat_response(

@@ -6,7 +6,7 @@ use crate::planted::{Bug, is_planted};
 use crate::types::{ClusterTime, LogIndex, Term};
 use crate::wire::entry::{Entry, Payload};
 
-/// The entries above `base`, which is zero for now and the last entry of a snapshot one day.
+/// The entries above `base`: zero, or an entry that a snapshot stands for.
 ///
 /// Invariants, asserted where they could break:
 /// 1. Entries are contiguous: the first has the index after `base`, each next one the next.
@@ -14,15 +14,19 @@ use crate::wire::entry::{Entry, Payload};
 /// 3. `base` ≤ `applied` ≤ `committed` ≤ last index.
 /// 4. An entry at or below `committed` is never changed nor removed from the end.
 /// 5. `stable` ≤ last index, and what lies at or below it is on this node's disk.
-/// 6. `uncommitted_bytes` is the size of the entries above `committed`.
+/// 6. `held_bytes` is the size of all entries, `uncommitted_bytes` of those above `committed`.
 #[derive(Clone, Debug)]
 pub struct Log {
     entries: VecDeque<Entry>,
     base: Position,
+    base_stamp: ClusterTime,
     committed: LogIndex,
     applied: LogIndex,
     stable: LogIndex,
+    held_bytes: usize,
     uncommitted_bytes: usize,
+    /// What a reset removed, to be freed a few at a time.
+    discarded: VecDeque<Entry>,
 }
 
 /// An entry's index and term. By the Log Matching Property (section 5.3) two logs that have one
@@ -55,13 +59,26 @@ impl Log {
     /// If the entries are not contiguous from 1 on or their terms fall, which storage excludes.
     #[must_use]
     pub fn recover(entries: Vec<Entry>) -> Self {
+        Self::recover_after(Position::default(), ClusterTime::ZERO, entries)
+    }
+
+    /// A log as storage recovered it after a snapshot whose last entry is `base`, with this stamp.
+    /// All that the snapshot stands for is committed, and applied.
+    ///
+    /// # Panics
+    /// If the entries are not contiguous after `base` or their terms fall.
+    #[must_use]
+    pub fn recover_after(base: Position, base_stamp: ClusterTime, entries: Vec<Entry>) -> Self {
         let mut log = Self {
             entries: VecDeque::with_capacity(entries.len()),
-            base: Position::default(),
-            committed: LogIndex::ZERO,
-            applied: LogIndex::ZERO,
-            stable: LogIndex::ZERO,
+            base,
+            base_stamp,
+            committed: base.index,
+            applied: base.index,
+            stable: base.index,
+            held_bytes: 0,
             uncommitted_bytes: 0,
+            discarded: VecDeque::new(),
         };
         for entry in entries {
             log.append(entry);
@@ -69,6 +86,62 @@ impl Log {
         log.stable = log.last_index();
         log.commit_to(log.last_index().min(LogIndex(1)));
         log
+    }
+
+    /// Removes the oldest entry, if it is at or below `upto`; frees a discarded one instead while
+    /// there are any. Whether there was one.
+    ///
+    /// # Panics
+    /// If an entry to be removed is not applied here, or not on this node's disk.
+    pub fn compact_one(&mut self, upto: LogIndex) -> bool {
+        assert!(upto <= self.applied.min(self.stable), "to be compacted to {upto}, applied {}", self.applied);
+        if self.discarded.pop_front().is_some() {
+            return true;
+        }
+        let Some(entry) = self.entries.pop_front_if(|entry| entry.index <= upto) else { return false };
+        self.held_bytes -= entry.encoded().len();
+        (self.base, self.base_stamp) = (Position { index: entry.index, term: entry.term }, entry.stamp);
+        true
+    }
+
+    /// Begins anew after a snapshot whose last entry is `base`: whatever was held conflicts with it
+    /// or lies before it.
+    ///
+    /// # Panics
+    /// If that entry is committed here already: then nothing needs to be replaced.
+    pub fn reset(&mut self, base: Position, base_stamp: ClusterTime) {
+        assert!(base.index > self.committed, "snapshot {}, {} committed", base.index, self.committed);
+        let discarded = std::mem::take(&mut self.entries);
+        let later = std::mem::replace(self, Self::recover_after(base, base_stamp, Vec::new()));
+        self.discarded = later.discarded;
+        self.discarded.extend(discarded);
+    }
+
+    /// Whether entries that were removed wait to be freed.
+    #[must_use]
+    pub fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
+    /// Bytes of all entries.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Position of the entry before the first that is held.
+    #[must_use]
+    pub fn base(&self) -> Position {
+        self.base
+    }
+
+    /// The stamp of the entry at `index`; `None` where [`Log::term_at`] gives none.
+    #[must_use]
+    pub fn stamp_at(&self, index: LogIndex) -> Option<ClusterTime> {
+        if index == self.base.index {
+            return Some(self.base_stamp);
+        }
+        self.entry(index).map(|entry| entry.stamp)
     }
 
     /// Position of the last entry.
@@ -93,7 +166,7 @@ impl Log {
     /// Stamp of the last entry.
     #[must_use]
     pub fn last_stamp(&self) -> ClusterTime {
-        self.entries.back().map_or(ClusterTime::ZERO, |entry| entry.stamp)
+        self.entries.back().map_or(self.base_stamp, |entry| entry.stamp)
     }
 
     /// Highest index known to be committed.
@@ -154,6 +227,7 @@ impl Log {
         assert_eq!(entry.index, last.index.next(), "entry {} after entry {}", entry.index, last.index);
         assert!(entry.term >= last.term, "entry of term {} after term {}", entry.term, last.term);
         assert!(entry.stamp >= self.last_stamp(), "the stamp of entry {} falls", entry.index);
+        self.held_bytes += entry.encoded().len();
         self.uncommitted_bytes += entry.encoded().len();
         self.entries.push_back(entry);
     }
@@ -194,7 +268,7 @@ impl Log {
     fn may_replace_from(&self, new: &[Entry]) -> bool {
         let first = &new[0];
         let before = first.index.prev();
-        let mut stamp = self.entry(before).map_or(ClusterTime::ZERO, |entry| entry.stamp);
+        let mut stamp = self.stamp_at(before).unwrap_or(ClusterTime::ZERO);
         let stamps_rise = new.iter().all(|entry| {
             let rises = entry.stamp >= stamp;
             stamp = entry.stamp;
@@ -209,6 +283,7 @@ impl Log {
         assert!(index > self.committed, "entry {index} to be removed, {} committed", self.committed);
         while self.last_index() >= index {
             let removed = self.entries.pop_back().expect("entries above the base are held");
+            self.held_bytes -= removed.encoded().len();
             self.uncommitted_bytes -= removed.encoded().len();
         }
         self.stable = self.stable.min(self.last_index());
@@ -342,6 +417,54 @@ mod tests {
         assert_eq!(log.splice(position(2, 1), vec![entry(3, 2)]), Err(Mismatch::Contradiction));
         assert_eq!(log.splice(position(3, 9), vec![]), Err(Mismatch::Contradiction));
         assert_eq!(terms(&log), [0, 1, 1]);
+    }
+
+    /// Terms 0, 1, 1, 2 with all committed and applied, compacted up to entry 3.
+    fn compacted() -> Log {
+        let mut log = log(&[0, 1, 1, 2]);
+        log.commit_to(LogIndex(4));
+        while log.next_to_apply().is_some() {}
+        while log.compact_one(LogIndex(3)) {}
+        log
+    }
+
+    #[test]
+    fn compacted_log_knows_the_term_of_its_base_and_of_nothing_below() {
+        let log = compacted();
+        assert_eq!((log.first_index(), log.last_index()), (LogIndex(4), LogIndex(4)));
+        let known: Vec<_> = (0..6).map(|index| log.term_at(LogIndex(index)).map(|term| term.0)).collect();
+        assert_eq!(known, [None, None, None, Some(1), Some(2), None], "never a zero that could match");
+        assert_eq!(log.held_bytes(), log.entry(LogIndex(4)).unwrap().encoded().len());
+    }
+
+    #[test]
+    fn compacted_log_takes_what_overlaps_it_and_deletes_nothing() {
+        let mut log = compacted();
+        assert_eq!(log.splice(position(1, 0), vec![entry(2, 1)]), Ok(LogIndex(2)));
+        let overlapping = vec![entry(2, 1), entry(3, 1), entry(4, 2), entry(5, 2)];
+        assert_eq!(log.splice(position(1, 0), overlapping), Ok(LogIndex(5)));
+        assert_eq!(terms(&log), [2, 2]);
+        assert_eq!(log.splice(position(3, 9), vec![entry(4, 9)]), Err(Mismatch::Contradiction));
+    }
+
+    #[test]
+    fn compacted_to_its_tip_the_log_still_has_a_last_position() {
+        let mut log = compacted();
+        while log.compact_one(LogIndex(4)) {}
+        assert_eq!(log.last(), position(4, 2));
+        assert_eq!(log.splice(position(4, 2), vec![entry(5, 2)]), Ok(LogIndex(5)));
+    }
+
+    #[test]
+    fn reset_leaves_nothing_of_a_divergent_tail() {
+        let mut log = log(&[0, 1, 1, 1, 1, 1]);
+        log.reset(position(4, 3), ClusterTime(7));
+        assert_eq!((log.last(), log.base()), (position(4, 3), position(4, 3)));
+        assert_eq!((log.stable(), log.committed(), log.applied()), (LogIndex(4), LogIndex(4), LogIndex(4)));
+        assert_eq!((log.held_bytes(), log.uncommitted_bytes(), log.last_stamp()), (0, 0, ClusterTime(7)));
+        assert!(log.next_to_apply().is_none(), "its last entry is not applied again");
+        let freed = (0..).find(|_| !log.compact_one(LogIndex(4))).unwrap();
+        assert_eq!(freed, 6);
     }
 
     #[test]

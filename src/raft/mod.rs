@@ -19,6 +19,7 @@
 //! | `progress.rs` `quorum.rs` | what a leader knows of its followers; majorities |
 //! | `read_index.rs` | linearizable reads without a log entry |
 //! | `loyalty.rs` | who refuses candidates, and what proves that a leader is dead |
+//! | `snapshots.rs` | what stands for the log before its base, and who is sent it |
 //! | `ready.rs` | what comes out, and when it may be acted on |
 //! | `invariants.rs` | what must hold in every state and over every step |
 //!
@@ -33,6 +34,9 @@
 //!   AppendEntries under way. A leader sends entries before its own disk has them (10.2.1) and
 //!   counts itself only once it has.
 //! - **Leadership transfer** (3.10).
+//! - **InstallSnapshot** (section 7): chunks name the very file that they are of, and are
+//!   acknowledged one by one. The core knows which entries a snapshot stands for and who needs
+//!   one; bytes are its caller's.
 //! - **Patience.** A candidate's begins when its requests leave, doubles with each try in vain, and a
 //!   new try begins with a pre-vote in the same term, in which late votes still count: disks slower
 //!   than a retry delay an election, but do not prevent it.
@@ -43,7 +47,6 @@
 //!   question of safety, and they contradict acting on evidence of a dead leader.
 //! - Changes of the members (thesis 4). They are a configuration in the log from entry 1 on, so
 //!   that changing them later is one more kind of entry.
-//! - Snapshots, so far: the log is kept whole.
 //!
 //! # How it is tested
 //!
@@ -64,6 +67,7 @@ mod progress;
 mod quorum;
 mod read_index;
 mod ready;
+mod snapshots;
 
 pub mod invariants;
 
@@ -72,6 +76,7 @@ pub use core::{ProposeError, TransferError};
 pub use log::{Log, Position};
 pub use node::Raft;
 pub use ready::{Cause, Event, Mark, ReadState, Ready, Timeline};
+pub use snapshots::{LogBounds, SnapshotInput};
 
 #[cfg(test)]
 mod tests;

@@ -13,9 +13,10 @@ use crate::planted::{Bug, is_planted};
 use crate::time::Instant;
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::client::RoleName;
-use crate::wire::entry::{Configuration, Entry, HardState, Payload};
+use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot};
 use crate::wire::peer::{
-    AppendEntriesResponse, AppendResult, HeartbeatResponse, Message, ReadIndexResponse, RequestVoteResponse,
+    AppendEntriesResponse, AppendResult, HeartbeatResponse, InstallResult, InstallSnapshotResponse, Message,
+    ReadIndexResponse, RequestVoteResponse,
 };
 
 /// No honest node is further ahead than this many terms; whoever claims to be would make the
@@ -63,8 +64,25 @@ impl Raft {
     /// If entries exist and the first is not a configuration, which storage excludes.
     #[must_use]
     pub fn new(config: Config, hard_state: HardState, entries: Vec<Entry>, now: Instant) -> Self {
-        let mut core = Core::recover(config, hard_state, entries);
-        if let Some(founding) = core.log.entry(LogIndex(1)) {
+        Self::recover(config, hard_state, None, entries, now)
+    }
+
+    /// The same, after a snapshot: the entries are those that follow it.
+    ///
+    /// # Panics
+    /// As [`Raft::new`], where there is no snapshot.
+    #[must_use]
+    pub fn recover(
+        config: Config,
+        hard_state: HardState,
+        snapshot: Option<Snapshot>,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> Self {
+        let mut core = Core::recover(config, hard_state, snapshot, entries);
+        if let Some(snapshot) = &core.durable.snapshot {
+            core.join(snapshot.configuration.clone());
+        } else if let Some(founding) = core.log.entry(LogIndex(1)) {
             let Payload::Configuration(configuration) = founding.payload.clone() else {
                 panic!("entry 1 is no configuration");
             };
@@ -135,10 +153,8 @@ impl Raft {
     /// "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to
     /// follower" (Figure 2, All Servers).
     fn adopt_term(&mut self, now: Instant, term: Term) {
-        if let Some(from) = self.core.durable.led_before.take() {
-            self.core.events.push(Event::SteppingDown { from, to: term });
-        }
         self.core.begin_term(term);
+        self.core.end_old_leadership();
         // Its timer goes on: a term that it learns of, and does not vote in, gains it no patience.
         match &mut self.role {
             Role::Follower(follower) => follower.forget_leader(&mut self.core),
@@ -170,6 +186,10 @@ impl Raft {
             Message::Heartbeat(stale) => {
                 Message::HeartbeatResponse(HeartbeatResponse { term, round: stale.round })
             }
+            Message::InstallSnapshot(stale) => {
+                let (snapshot, result) = (stale.snapshot, InstallResult::Received { offset: 0 });
+                Message::InstallSnapshotResponse(InstallSnapshotResponse { term, snapshot, result })
+            }
             Message::ReadIndex(stale) => Message::ReadIndexResponse(ReadIndexResponse {
                 term,
                 request: stale.request,
@@ -188,7 +208,7 @@ impl Raft {
 
     /// A message of the current term, to the role that it is for.
     fn dispatch(&mut self, now: Instant, from: NodeId, message: Message) -> Transition {
-        if let Message::AppendEntries(_) | Message::Heartbeat(_) = &message
+        if let Message::AppendEntries(_) | Message::Heartbeat(_) | Message::InstallSnapshot(_) = &message
             && !self.follow(now, from)
         {
             self.core.violation(from, "two leaders in one term");
@@ -232,6 +252,7 @@ impl Raft {
         match message {
             Message::AppendEntries(m) => follower.on_append_entries(core, from, m),
             Message::Heartbeat(m) => follower.on_heartbeat(core, from, m),
+            Message::InstallSnapshot(m) => follower.on_install_snapshot(core, from, m),
             Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
             Message::ReadIndexResponse(m) => follower.on_read_index_response(core, from, m),
             Message::TimeoutNow(_) => return follower.on_timeout_now(now, from),
@@ -251,6 +272,7 @@ impl Raft {
         match message {
             Message::AppendEntriesResponse(m) => leader.on_append_entries_response(core, now, from, m),
             Message::HeartbeatResponse(m) => leader.on_heartbeat_response(core, from, m),
+            Message::InstallSnapshotResponse(m) => leader.on_install_snapshot_response(core, now, from, m),
             Message::ReadIndex(m) => leader.on_read_index(from, m),
             // A leader voted for itself.
             Message::RequestVote(_) => core.refuse_vote(from),
@@ -265,6 +287,7 @@ impl Raft {
         if let Role::Candidate(_) = self.role {
             self.transition(now, Transition::Follower);
         }
+        self.core.end_old_leadership();
         match &mut self.role {
             Role::Follower(follower) => follower.follow(&mut self.core, now, from),
             _ => false,

@@ -15,6 +15,11 @@ pub(super) enum ProgressState {
     },
     /// The logs match so far: messages are pipelined, `next_index` runs ahead.
     Replicate,
+    /// It lacks what the log no longer holds: it is sent a snapshot, and no entries meanwhile.
+    Snapshot {
+        /// The last index that the snapshot stands for.
+        index: LogIndex,
+    },
 }
 
 /// One follower, as its leader sees it.
@@ -91,6 +96,7 @@ impl Progress {
             ProgressState::Replicate => {
                 self.in_flight.len() < window_messages && self.in_flight_bytes < window_bytes
             }
+            ProgressState::Snapshot { .. } => false,
         }
     }
 
@@ -105,7 +111,7 @@ impl Progress {
                 self.in_flight_bytes += bytes;
                 self.next_index = last_index.next();
             }
-            ProgressState::Replicate => {}
+            ProgressState::Replicate | ProgressState::Snapshot { .. } => {}
         }
         self.check();
     }
@@ -120,7 +126,12 @@ impl Progress {
             let sent = self.in_flight.pop_front().expect("the front was just seen");
             self.in_flight_bytes -= sent.bytes;
         }
-        if matches!(self.state, ProgressState::Probe { .. }) {
+        let goes_on = match self.state {
+            ProgressState::Probe { .. } => true,
+            ProgressState::Replicate => false,
+            ProgressState::Snapshot { index } => match_index >= index,
+        };
+        if goes_on {
             self.state = ProgressState::Replicate;
         }
         self.check();
@@ -134,12 +145,20 @@ impl Progress {
         let is_late = match self.state {
             ProgressState::Probe { .. } => refused.next() != self.next_index,
             ProgressState::Replicate => refused <= self.match_index,
+            ProgressState::Snapshot { .. } => true,
         };
         if !is_late {
             self.probe(false);
             self.next_index = next_index.min(refused).max(self.match_index.next());
         }
         self.check();
+    }
+
+    /// The log does not reach back to `next_index`: a snapshot up to `index` is sent instead.
+    pub(super) fn begin_snapshot(&mut self, index: LogIndex) {
+        self.probe(false);
+        self.state = ProgressState::Snapshot { index };
+        self.poke = false;
     }
 
     /// Back to one message at a time: what is under way may be lost.
@@ -161,6 +180,7 @@ impl Progress {
         match &mut self.state {
             ProgressState::Probe { paused } => *paused = false,
             ProgressState::Replicate => self.poke = self.match_index < last_index,
+            ProgressState::Snapshot { .. } => {}
         }
     }
 

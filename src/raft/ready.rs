@@ -9,6 +9,7 @@ use crate::wire::peer::{AppendEntriesResponse, AppendResult, Envelope, Message};
 use super::invariants;
 use super::log::Position;
 use super::node::{Raft, Role, Transition};
+use super::snapshots::SnapshotInput;
 
 /// A turn's output, pulled by [`super::Raft::ready`].
 #[derive(Debug)]
@@ -140,6 +141,8 @@ pub(super) struct Outbox {
     promises: Vec<Envelope>,
     /// The promises that wait for the batch under way.
     in_batch: Vec<Envelope>,
+    /// What arrived for the caller alone.
+    handed_up: Vec<SnapshotInput>,
 }
 
 impl Outbox {
@@ -174,6 +177,16 @@ impl Outbox {
         self.promise(to, message);
     }
 
+    /// What arrived about a snapshot's bytes, which are the caller's.
+    pub(super) fn hand_up(&mut self, input: SnapshotInput) {
+        self.handed_up.push(input);
+    }
+
+    /// Takes what arrived for the caller.
+    pub(super) fn take_handed_up(&mut self) -> Vec<SnapshotInput> {
+        std::mem::take(&mut self.handed_up)
+    }
+
     /// A new term began: a promise of an older one serves nobody.
     pub(super) fn forget_promises(&mut self) {
         self.promises.clear();
@@ -194,9 +207,9 @@ impl Outbox {
         self.messages.append(&mut self.in_batch);
     }
 
-    /// Whether something waits to leave, now or after the disk.
+    /// Whether nothing waits to leave: now, after the disk, or to the caller.
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.promises.is_empty()
+        self.messages.is_empty() && self.promises.is_empty() && self.handed_up.is_empty()
     }
 }
 

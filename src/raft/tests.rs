@@ -48,6 +48,9 @@
 //! | 9.6 pre-vote | `pre_vote_*`, `higher_term_of_a_follower_deposes_the_leader_once` |
 //! | 10.2.1 the leader's own disk | `replicate_leader_counts_itself_only_when_its_disk_has_it`, `replicate_majority_without_the_leaders_disk_commits` |
 //!
+//! Section 7 of the paper, snapshots: `snapshots.rs` has what the core knows of them, `log.rs` the log
+//! after its base, and `tests/replica/snapshots.rs` whole nodes.
+//!
 //! Our own: what proves a death (`evidence_*`, `held_pre_vote_*`, `unread_*`), the founding
 //! (`found_*`), clusters of one and two (`alone_*`, `pair_*`), what hostile peers say (`hostile_*`).
 
@@ -59,6 +62,7 @@ mod random;
 mod report;
 mod script;
 mod simulation;
+mod snapshots;
 
 /// Declares one test for each script, and their list.
 macro_rules! scripts {

@@ -1,7 +1,7 @@
 //! What people follow in the log: one line for each change of role, in fixed words.
 
 use super::Replica;
-use crate::raft::{Event, Timeline};
+use crate::raft::{Cause, Event, Timeline};
 use crate::storage::Disk;
 use crate::time::{Duration, Instant};
 use crate::types::{NodeId, Term};
@@ -37,7 +37,11 @@ impl<D: Disk> Replica<D> {
     fn announce_elected(&self, term: Term, timeline: Timeline, committed: Instant) {
         let NodeId(id) = self.own.id;
         let [noticed, won, committed] = timeline.steps(committed).map(millis);
-        let since = if timeline.last_heard == self.own.started { "start" } else { "last heard" };
+        let since = match timeline.cause {
+            Cause::Founding => "founding",
+            _ if timeline.last_heard == self.own.started => "start",
+            _ => "last heard",
+        };
         log::info!(
             "elected leader id={id} port={} term={term} cause=\"{}\" since=\"{since}\" \
              noticed_ms={noticed:.1} won_ms={won:.1} first_commit_ms={committed:.1}",

@@ -123,7 +123,7 @@ impl<D: Disk> Replica<D> {
         }
         let mut out = Writer::new();
         command.encode(&mut out);
-        let stamp = self.clock.read(now, self.state.cluster_time());
+        let stamp = self.timers.clock.read(now, self.state.cluster_time());
         match self.raft.propose(stamp, out.into_bytes()) {
             Ok(index) if is_planted(Bug::AnsweredBeforeCommit) => {
                 let body = ResponseBody::Written { outcome: Outcome::Done, cached: false };

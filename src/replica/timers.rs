@@ -1,5 +1,6 @@
 //! What a replica waits for.
 
+use super::cluster_clock::ClusterClock;
 use crate::time::Instant;
 use crate::timer_wheel::{TimerKey, TimerWheel};
 
@@ -14,18 +15,21 @@ pub(super) enum Timer {
     Expiry,
 }
 
-/// The replica's wheel, and the two timers of which there is one each.
+/// The replica's wheel, the two timers of which there is one each, and cluster time.
 pub(super) struct Timers {
     pub(super) wheel: TimerWheel<Timer>,
     pub(super) raft: Option<(TimerKey, Instant)>,
     pub(super) expiry: Option<(TimerKey, Instant)>,
     /// The last proposal to expire sessions is given this long to be applied.
     pub(super) no_expiry_before: Instant,
+    /// By which expiry is due.
+    pub(super) clock: ClusterClock,
 }
 
 impl Timers {
     pub(super) fn new(now: Instant) -> Self {
-        Self { wheel: TimerWheel::new(now), raft: None, expiry: None, no_expiry_before: now }
+        let (wheel, clock) = (TimerWheel::new(now), ClusterClock::default());
+        Self { wheel, raft: None, expiry: None, no_expiry_before: now, clock }
     }
 
     /// Keeps one timer for Raft and one for expiry, each at its deadline or before: a deadline that

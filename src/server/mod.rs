@@ -234,6 +234,7 @@ impl<D: Disk> Server<D> {
 
 fn replica_options(config: &Config, seed: u64) -> replica::Options {
     replica::Options {
+        snapshots: replica::SnapshotOptions::default(),
         address: config.advertise.clone(),
         heartbeat: config.heartbeat,
         election_min: config.election_min,

@@ -21,29 +21,38 @@
 //! all that follows, the caller must end the process, and the next process writes again whatever
 //! it can read but cannot prove to be stored.
 //!
-//! Left out for now: snapshots, and with them the release and reuse of old segments. The format is
-//! ready for both: every segment repeats the state it begins with, so that any can be the oldest,
-//! and checksums begin with the segment's number, so that what an earlier use left in a file is
-//! never taken for a record. Damage to the very last record, on a disk that lost power before the
+//! A **snapshot** stands for the log up to an index (`snapshot_file.rs` has its bytes). Once a
+//! record names it, the segments before are released and used again (`snapshots.rs`): every segment
+//! repeats the state it begins with, so that any can be the oldest, and checksums begin with the
+//! segment's number, so that what an earlier use left in a file is never taken for a record.
+//!
+//! What no log can notice: damage to the very last record, on a disk that lost power before the
 //! next write or marker, looks like a torn write: then safety rests on the other copies.
 
 mod disk;
 mod recovery;
 mod segment;
+mod snapshot_file;
+mod snapshots;
 mod state;
 mod wal;
 
 use thiserror::Error;
 
 pub use disk::{Disk, FileDisk};
+pub use snapshot_file::SnapshotFileError;
+pub use snapshots::OpenSnapshot;
+
+use bytes::Bytes;
 
 use segment::{PAGE_BYTES, RecordKind};
+use snapshots::Draft;
 use state::{Durable, State};
-use wal::Wal;
+use wal::{Spares, Wal};
 
 use crate::types::{BootNumber, Incarnation, NodeId};
 use crate::wire::DecodeError;
-use crate::wire::entry::{Entry, HardState};
+use crate::wire::entry::{Entry, HardState, Snapshot};
 
 /// What an operator may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +81,21 @@ pub struct Recovered {
     pub boot: BootNumber,
     /// The last hard state that was stored.
     pub hard_state: HardState,
-    /// The log, contiguous from entry 1 on.
+    /// The snapshot after which the log begins.
+    pub snapshot: Option<RecoveredSnapshot>,
+    /// The log, contiguous from the entry after the snapshot on, or from entry 1.
     pub entries: Vec<Entry>,
     /// The highest boot seen of each peer, ids ascending.
     pub peer_boots: Vec<(NodeId, BootNumber)>,
+}
+
+/// A snapshot that was found, whole and intact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredSnapshot {
+    /// What it stands for.
+    pub snapshot: Snapshot,
+    /// The state, in the slices in which it was written.
+    pub state: Vec<Bytes>,
 }
 
 /// What one turn makes durable.
@@ -204,6 +224,7 @@ pub struct Storage<D: Disk> {
     disk: D,
     wal: Wal<D::File>,
     durable: Durable,
+    draft: Option<Draft<D::File>>,
     failed: Option<WriteError>,
 }
 
@@ -227,18 +248,21 @@ impl<D: Disk> Storage<D> {
         let options = Options { segment_bytes, ..options };
 
         let mut survey = recovery::survey(&mut disk, node)?;
-        let spare = recovery::remove_unfinished(&mut disk, options)?;
-        let entries = survey.as_mut().map(|survey| std::mem::take(&mut survey.entries)).unwrap_or_default();
+        let snapshot = survey.as_ref().and_then(recovery::Survey::snapshot_id);
+        let spares: Spares<D::File> = recovery::remove_unfinished(&mut disk, options, snapshot)?;
+        let found =
+            survey.as_mut().map(|survey| (survey.snapshot.take(), std::mem::take(&mut survey.entries)));
+        let (snapshot, entries) = found.unwrap_or_default();
         let (wal, durable) = match survey {
-            Some(survey) => recovery::resume(&mut disk, options, survey, spare)?,
+            Some(survey) => recovery::resume(&mut disk, options, survey, spares)?,
             None => {
                 let mut durable = Durable::new(State::new(node, incarnation));
                 durable.state.boot = durable.state.boot.next();
-                (Wal::found(&mut disk, options, &durable, spare)?, durable)
+                (Wal::found(&mut disk, options, &durable, spares)?, durable)
             }
         };
-        let recovered = recovered(&durable.state, entries);
-        Ok((Self { disk, wal, durable, failed: None }, recovered))
+        let recovered = recovered(&durable.state, snapshot, entries);
+        Ok((Self { disk, wal, durable, draft: None, failed: None }, recovered))
     }
 
     /// Makes one turn's batch durable: one write and one sync; nothing at all if it is empty.
@@ -298,8 +322,8 @@ impl<D: Disk> Storage<D> {
     }
 }
 
-fn recovered(state: &State, entries: Vec<Entry>) -> Recovered {
+fn recovered(state: &State, snapshot: Option<RecoveredSnapshot>, entries: Vec<Entry>) -> Recovered {
     let State { node, incarnation, boot, hard_state, .. } = *state;
     let peer_boots = state.peer_boots.iter().map(|(id, boot)| (*id, *boot)).collect();
-    Recovered { node, incarnation, boot, hard_state, entries, peer_boots }
+    Recovered { node, incarnation, boot, hard_state, snapshot, entries, peer_boots }
 }

@@ -13,23 +13,31 @@
 //! record, which begins where it began, holds the number of the new boot, so the chain goes on in
 //! another way; and what it says about syncs stays true.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::disk::{self, Disk};
 use super::segment::{HeaderError, PAGE_BYTES, Record, RecordKind, Scan, SegmentHeader, page_floor, scan};
-use super::state::{Durable, State, StoredBatch};
-use super::wal::{self, Active, Chain, SPARE, UNFINISHED, Wal, segment_name, segment_number};
-use super::{Batch, OpenError, Options, WriteError};
-use crate::types::NodeId;
+use super::snapshot_file::{Parser, SnapshotFileError, is_snapshot_name, snapshot_name};
+use super::state::{Durable, State, StoredBatch, decode_snapshot};
+use super::wal::{self, Active, Chain, Held, SPARE, Spares, UNFINISHED, Wal, segment_name, segment_number};
+use super::{Batch, OpenError, Options, RecoveredSnapshot, WriteError};
+use crate::types::{LogIndex, NodeId};
 use crate::wire::DecodeError;
-use crate::wire::entry::Entry;
+use crate::wire::entry::{Entry, SnapshotId};
 
 /// What a directory holds.
 #[derive(Debug)]
 pub(super) struct Survey<F> {
     durable: Durable,
-    /// The log.
+    /// The log, as far as the segments that are left hold it.
     pub(super) entries: Vec<Entry>,
+    /// The index before the first of them.
+    base: LogIndex,
+    /// The snapshot after which the log begins.
+    pub(super) snapshot: Option<RecoveredSnapshot>,
+    held: VecDeque<Held>,
     last: Segment<F>,
     /// Segments of which no later one says that they are synced: they were written without.
     unproven: Vec<(String, F)>,
@@ -44,26 +52,34 @@ struct Segment<F> {
     scan: Scan,
 }
 
-/// Removes what a crash left unfinished. Gives the spare, if there is one of the right size.
+/// Removes what a crash left unfinished, and snapshots other than the one that the log names.
+/// Gives the spares of the right size.
 pub(super) fn remove_unfinished<D: Disk>(
     disk: &mut D,
     options: Options,
-) -> Result<Option<D::File>, OpenError> {
-    let mut spare = None;
+    snapshot: Option<SnapshotId>,
+) -> Result<Spares<D::File>, OpenError> {
+    let named = snapshot.map(|snapshot| snapshot_name(snapshot.index));
+    let (mut fresh, mut recycled) = (None, Spares::new(None, Vec::new()));
     for name in list(disk)? {
-        if name == SPARE {
+        if name == SPARE || wal::is_recycled_name(&name) {
             let file = read(disk, &name, |disk| disk.open(&name))?;
-            if read(disk, &name, |disk| disk.size(&file))? == options.segment_bytes {
-                spare = Some(file);
+            let is_right = read(disk, &name, |disk| disk.size(&file))? == options.segment_bytes;
+            if is_right && name == SPARE {
+                fresh = Some(file);
                 continue;
             }
-        } else if !name.ends_with(UNFINISHED) {
+            if is_right && recycled.has_place() {
+                recycled.add(name, file);
+                continue;
+            }
+        } else if !name.ends_with(UNFINISHED) && (!is_snapshot_name(&name) || Some(&name) == named.as_ref()) {
             continue;
         }
         let removed = disk.remove(&name);
         removed.map_err(|cause| wal::failed(disk, "remove", &name, &cause))?;
     }
-    Ok(spare)
+    Ok(recycled.with_fresh(fresh))
 }
 
 /// Reads the whole log of `node`; `None` if there is none yet.
@@ -84,7 +100,7 @@ pub(super) fn survey<D: Disk>(disk: &mut D, node: NodeId) -> Result<Option<Surve
         let what = format!("record {} was stored, and cannot be read", scan.last + 1);
         return Err(damaged(disk, name, scan.end, what));
     }
-    Ok(survey)
+    survey.map(|survey| survey.join_snapshot(disk)).transpose()
 }
 
 /// Makes all that was found durable, and this boot's number, and gives the end of the log and
@@ -93,9 +109,9 @@ pub(super) fn resume<D: Disk>(
     disk: &mut D,
     options: Options,
     survey: Survey<D::File>,
-    spare: Option<D::File>,
+    spares: Spares<D::File>,
 ) -> Result<(Wal<D::File>, Durable), WriteError> {
-    let Survey { mut durable, last: Segment { file, header, bytes, scan, .. }, unproven, .. } = survey;
+    let Survey { mut durable, last: Segment { file, header, bytes, scan, .. }, unproven, held, .. } = survey;
     // Names may be known to this kernel, but not yet to the disk.
     wal::sync_names(disk, options)?;
     for (name, file) in &unproven {
@@ -105,7 +121,7 @@ pub(super) fn resume<D: Disk>(
     let tail = bytes[page_floor(scan.end)..scan.end].to_vec();
     let active = Active { file, header, offset: scan.end, tail };
     let chain = Chain { checksum: scan.chain, last: scan.last };
-    let mut wal = Wal::resume(options, active, chain, scan.claimed, spare);
+    let mut wal = Wal::resume(options, active, chain, scan.claimed, (spares, held));
     if let Some(record) = first_unproven {
         let from = page_floor(record.offset);
         wal.rewrite(disk, from, &bytes[from..scan.end])?;
@@ -145,14 +161,43 @@ fn read_segment<D: Disk>(disk: &mut D, number: u64, node: NodeId) -> Result<Segm
 }
 
 fn begin<D: Disk>(disk: &D, segment: Segment<D::File>) -> Result<Survey<D::File>, OpenError> {
-    if segment.header.segment != 1 {
-        return Err(damaged(disk, &segment.name, 0, "the segments before it are missing".to_owned()));
-    }
-    let state = State::new(segment.header.node, segment.header.incarnation);
-    let (durable, entries) = (Durable::new(state), Vec::new());
-    let mut survey = Survey { durable, entries, last: segment, unproven: Vec::new() };
+    let durable = if segment.header.segment == 1 {
+        Durable::new(State::new(segment.header.node, segment.header.incarnation))
+    } else {
+        oldest_state(disk, &segment)?
+    };
+    let mut survey = Survey {
+        base: durable.state.last.0,
+        durable,
+        entries: Vec::new(),
+        snapshot: None,
+        held: VecDeque::from([Held::of(&segment.header)]),
+        last: segment,
+        unproven: Vec::new(),
+    };
     survey.replay(disk)?;
     Ok(survey)
+}
+
+/// The state that the oldest segment begins with. By it the rest is understood; whether what is
+/// missing before it was released is judged when the last snapshot is known.
+fn oldest_state<D: Disk>(disk: &D, segment: &Segment<D::File>) -> Result<Durable, OpenError> {
+    let first = segment.scan.records.first().filter(|record| record.header.kind == RecordKind::State);
+    let Some(record) = first else { return Err(stateless(disk, &segment.name)) };
+    let payload = Bytes::copy_from_slice(&segment.bytes[record.payload.clone()]);
+    let state = State::decode(payload).map_err(|cause| {
+        let (path, offset) = (disk.path_of(&segment.name), record.offset as u64);
+        OpenError::NotUnderstood { path, offset, cause }
+    })?;
+    if state.node != segment.header.node || state.incarnation != segment.header.incarnation {
+        let what = "the state is that of another directory".to_owned();
+        return Err(damaged(disk, &segment.name, record.offset, what));
+    }
+    Ok(Durable::resume(state, segment.header.cluster))
+}
+
+fn stateless<D: Disk>(disk: &D, name: &str) -> OpenError {
+    damaged(disk, name, PAGE_BYTES, "the state that every segment begins with is missing".to_owned())
 }
 
 fn follow<D: Disk>(
@@ -174,23 +219,29 @@ fn follow<D: Disk>(
     if next.header.synced_upto < next.header.first_record {
         survey.unproven.push((last.name, last.file));
     }
+    survey.held.push_back(Held::of(&survey.last.header));
     survey.replay(disk)?;
     Ok(survey)
 }
 
 impl<F> Survey<F> {
+    /// The snapshot that the log names.
+    pub(super) fn snapshot_id(&self) -> Option<SnapshotId> {
+        self.durable.state.snapshot
+    }
+
     /// Takes over the records of the last segment.
     fn replay<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), OpenError> {
         let records = std::mem::take(&mut self.last.scan.records);
         if records.first().is_none_or(|first| first.header.kind != RecordKind::State) {
-            let what = "the state that every segment begins with is missing".to_owned();
-            return Err(damaged(disk, &self.last.name, PAGE_BYTES, what));
+            return Err(stateless(disk, &self.last.name));
         }
         for record in &records {
             let payload = Bytes::copy_from_slice(&self.last.bytes[record.payload.clone()]);
             let contradiction = match record.header.kind {
                 RecordKind::State => self.replay_state(payload),
                 RecordKind::Batch => self.replay_batch(payload),
+                RecordKind::Snapshot => self.replay_snapshot(payload),
                 RecordKind::Marker => unreachable!("a marker is no link of the chain"),
             };
             self.judge(disk, record, contradiction)?;
@@ -205,6 +256,9 @@ impl<F> Survey<F> {
         if state.node != known.node || state.incarnation != known.incarnation || state.boot < known.boot {
             return Ok(Some("the state is that of another directory".to_owned()));
         }
+        if state.last != known.last || state.snapshot != known.snapshot {
+            return Ok(Some("the state is that of another log".to_owned()));
+        }
         let batch = Batch { hard_state: Some(state.hard_state), ..Batch::default() };
         let contradiction = self.durable.contradiction(&batch);
         self.durable.state = state;
@@ -218,11 +272,50 @@ impl<F> Survey<F> {
             self.durable.apply(&stored.as_batch());
             let entries = stored.into_entries();
             if let Some(first) = entries.first() {
-                self.entries.truncate(first.index.prev().0 as usize);
+                let kept = first.index.prev();
+                self.entries.truncate(kept.distance_from(self.base) as usize);
+                self.base = self.base.min(kept);
             }
             self.entries.extend(entries);
         }
         Ok(contradiction)
+    }
+
+    fn replay_snapshot(&mut self, payload: Bytes) -> Result<Option<String>, DecodeError> {
+        let (id, resets_log) = decode_snapshot(payload)?;
+        let contradiction = self.durable.snapshot_contradiction(&id, resets_log);
+        if contradiction.is_none() {
+            self.durable.apply_snapshot(id, resets_log);
+            if resets_log {
+                self.entries.clear();
+                self.base = id.index;
+            }
+        }
+        Ok(contradiction)
+    }
+
+    /// Looks for the snapshot that the log names, and leaves the entries after it. Without one the
+    /// log must begin with entry 1.
+    fn join_snapshot<D: Disk<File = F>>(mut self, disk: &mut D) -> Result<Self, OpenError> {
+        let snapshot = self.durable.state.snapshot;
+        let start = snapshot.map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+        if self.base > start {
+            let oldest = segment_name(self.held[0].segment);
+            let what = format!(
+                "entries {} to {} are missing: they were in segments before it",
+                start.next(),
+                self.base
+            );
+            return Err(damaged(disk, &oldest, 0, what));
+        }
+        self.entries.drain(..start.distance_from(self.base) as usize);
+        self.base = start;
+        if let Some(id) = snapshot {
+            let recovered = read_snapshot(disk, &id)?;
+            self.durable.cluster = Some(recovered.snapshot.configuration.cluster);
+            self.snapshot = Some(recovered);
+        }
+        Ok(self)
     }
 
     fn judge<D: Disk<File = F>>(
@@ -239,6 +332,46 @@ impl<F> Survey<F> {
                 Err(OpenError::NotUnderstood { path, offset, cause })
             }
         }
+    }
+}
+
+/// Reads the snapshot that the log names, all of it, and compares it with what the log says.
+fn read_snapshot<D: Disk>(disk: &mut D, id: &SnapshotId) -> Result<RecoveredSnapshot, OpenError> {
+    const SLICE_BYTES: u64 = 256 << 10;
+    let name = snapshot_name(id.index);
+    if !list(disk)?.contains(&name) {
+        return Err(damaged(
+            disk,
+            &name,
+            0,
+            "the snapshot, after which the log begins, is missing".to_owned(),
+        ));
+    }
+    let file = read(disk, &name, |disk| disk.open(&name))?;
+    let size_bytes = read(disk, &name, |disk| disk.size(&file))?;
+    let (mut parser, mut state, mut offset) = (Parser::default(), Vec::new(), 0);
+    while offset < size_bytes {
+        let mut slice = vec![0; SLICE_BYTES.min(size_bytes - offset) as usize];
+        read(disk, &name, |disk| disk::read_exact(disk, &file, offset, &mut slice))?;
+        offset += slice.len() as u64;
+        state.extend(parser.feed(&slice).map_err(|error| snapshot_error(disk, &name, error))?);
+    }
+    let (snapshot, found) = parser.finish().map_err(|error| snapshot_error(disk, &name, error))?;
+    if found != *id {
+        let what = format!("this is another snapshot ({found:?}) than the one that the log names ({id:?})");
+        return Err(damaged(disk, &name, 0, what));
+    }
+    Ok(RecoveredSnapshot { snapshot, state })
+}
+
+fn snapshot_error<D: Disk>(disk: &D, name: &str, error: SnapshotFileError) -> OpenError {
+    let path = disk.path_of(name);
+    match error {
+        SnapshotFileError::Damaged { offset, what } => {
+            OpenError::Damaged { path, offset, what: what.to_owned() }
+        }
+        SnapshotFileError::UnknownVersion(version) => OpenError::UnknownVersion { path, version },
+        SnapshotFileError::NotUnderstood(cause) => OpenError::NotUnderstood { path, offset: 0, cause },
     }
 }
 

@@ -6,12 +6,12 @@
 //! header page, 4096 bytes            record, a multiple of 8 bytes
 //! offset bytes                       offset bytes
 //!    0    8  magic "KVSTLOG\n"          0    4  checksum of this header
-//!    8    4  version, 1                 4    4  checksum of the record before
+//!    8    4  version, 2                 4    4  checksum of the record before
 //!   12    4  zero                       8    8  number, one more than the record before
 //!   16    8  segment number            16    8  synced up to this number
 //!   24    8  bytes of the file         24    4  bytes of payload
 //!   32    8  node id                   28    4  checksum of payload and padding
-//!   40    8  incarnation               32    1  kind: 1 state, 2 batch, 3 marker
+//!   40    8  incarnation               32    1  kind: 1 state, 2 batch, 3 marker, 4 snapshot
 //!   48    8  index of the next entry   33    7  zero
 //!   56    8  number of the 1st record  40    n  payload
 //!   64    8  synced up to this number  40+n     zeroes up to a multiple of 8
@@ -52,7 +52,7 @@ pub(super) const PAGE_BYTES: usize = 4096;
 /// Bytes of a record before its payload.
 pub(super) const RECORD_HEADER_BYTES: usize = 40;
 /// The version of everything in the directory.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"KVSTLOG\n";
 const CHECKSUM_AT: usize = PAGE_BYTES - 4;
@@ -194,11 +194,13 @@ pub(super) enum RecordKind {
     Batch = 2,
     /// What is synced, no link of the chain.
     Marker = 3,
+    /// A snapshot stands for the log up to its index from now on.
+    Snapshot = 4,
 }
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::State, Self::Batch, Self::Marker].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::State, Self::Batch, Self::Marker, Self::Snapshot].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -344,4 +346,4 @@ fn next_record(bytes: &[u8], salt: Salt, scan: &Scan) -> Option<Record> {
 
 #[cfg(test)]
 #[path = "segment_tests.rs"]
-mod tests;
+pub(super) mod tests;

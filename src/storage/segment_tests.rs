@@ -30,7 +30,7 @@ fn example_record() -> Bytes {
 }
 
 /// Lines of sixteen bytes as `docs/formats.md` shows them, without those that are all zeroes.
-fn hex_lines(bytes: &[u8]) -> Vec<String> {
+pub(in crate::storage) fn hex_lines(bytes: &[u8]) -> Vec<String> {
     let lines = bytes.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|byte| *byte != 0));
     let hex = |line: &[u8]| line.iter().map(|byte| format!(" {byte:02x}")).collect::<String>();
     lines.map(|(number, line)| format!("{:04x} {}", number * 16, hex(line))).collect()

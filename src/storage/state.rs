@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::Batch;
+use super::snapshots::is_replaced;
 use crate::types::{BootNumber, ClusterId, Incarnation, LogIndex, NodeId, Term};
-use crate::wire::entry::{Entry, HardState, MAX_ENTRY_BYTES, Payload};
+use crate::wire::entry::{Entry, HardState, MAX_ENTRY_BYTES, Payload, SnapshotId};
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// All that is durable but the entries.
 ///
 /// ```text
 /// node u64 | incarnation u64 | boot u64 | hard state | list of (node u64, boot u64)
+///   | last index u64 | last term u64 | optional id of the snapshot
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct State {
@@ -26,13 +28,19 @@ pub(super) struct State {
     pub(super) hard_state: HardState,
     /// The highest boot seen of each peer.
     pub(super) peer_boots: BTreeMap<NodeId, BootNumber>,
+    /// Index and term of the log's last entry, of the snapshot's if there is none after it. By this
+    /// the records that follow are understood where all before them were released.
+    pub(super) last: (LogIndex, Term),
+    /// The snapshot after which the log begins.
+    pub(super) snapshot: Option<SnapshotId>,
 }
 
 impl State {
     /// The state of a directory that was never opened.
     pub(super) fn new(node: NodeId, incarnation: Incarnation) -> Self {
         let (hard_state, peer_boots) = (HardState::default(), BTreeMap::new());
-        Self { node, incarnation, boot: BootNumber(0), hard_state, peer_boots }
+        let last = (LogIndex::ZERO, Term::ZERO);
+        Self { node, incarnation, boot: BootNumber(0), hard_state, peer_boots, last, snapshot: None }
     }
 
     /// The payload of a state record.
@@ -43,6 +51,9 @@ impl State {
         out.u64(self.boot.0);
         self.hard_state.encode(&mut out);
         out.list(self.peer_boots.iter(), |out, (id, boot)| put_boot(out, *id, *boot));
+        out.u64(self.last.0.0);
+        out.u64(self.last.1.0);
+        out.option(self.snapshot, |out, snapshot| snapshot.encode(out));
         out.into_bytes()
     }
 
@@ -53,8 +64,10 @@ impl State {
         let boot = BootNumber(bytes.u64()?);
         let hard_state = HardState::decode(&mut bytes)?;
         let peer_boots = bytes.list(take_boot)?.into_iter().collect();
+        let last = (LogIndex(bytes.u64()?), Term(bytes.u64()?));
+        let snapshot = bytes.option("snapshot", SnapshotId::decode)?;
         bytes.finish()?;
-        Ok(Self { node, incarnation, boot, hard_state, peer_boots })
+        Ok(Self { node, incarnation, boot, hard_state, peer_boots, last, snapshot })
     }
 
     /// Takes over what a batch changes.
@@ -111,6 +124,26 @@ impl StoredBatch {
     }
 }
 
+/// The payload of a snapshot record.
+///
+/// ```text
+/// id of the snapshot | whether the log begins anew after it u8
+/// ```
+pub(super) fn encode_snapshot(id: &SnapshotId, resets_log: bool) -> Bytes {
+    let mut out = Writer::new();
+    id.encode(&mut out);
+    out.bool(resets_log);
+    out.into_bytes()
+}
+
+/// Reads the payload of a snapshot record.
+pub(super) fn decode_snapshot(payload: Bytes) -> Result<(SnapshotId, bool), DecodeError> {
+    let mut bytes = Reader::new(payload);
+    let (id, resets_log) = (SnapshotId::decode(&mut bytes)?, bytes.bool("reset of the log")?);
+    bytes.finish()?;
+    Ok((id, resets_log))
+}
+
 /// The payload of a batch record.
 pub(super) fn encode_batch(batch: &Batch<'_>) -> Bytes {
     let entries: usize = batch.entries.iter().map(|entry| 4 + entry.encoded().len()).sum();
@@ -124,7 +157,9 @@ pub(super) fn encode_batch(batch: &Batch<'_>) -> Bytes {
 /// The sum of all records so far, without the entries themselves.
 ///
 /// Invariants, kept by what [`Durable::contradiction`] refuses:
-/// - The log is contiguous from index 1 on; entry 1 is a configuration and names the cluster.
+/// - The log is contiguous, from index 1 on or after the snapshot; entry 1 is a configuration and
+///   names the cluster.
+/// - A snapshot is replaced by a later one only, and no entry that it stands for is replaced.
 /// - Terms never fall along the log, and none is above the hard state's.
 /// - The hard state's term never falls. Within a term a vote is given once and never taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,20 +168,27 @@ pub(super) struct Durable {
     pub(super) state: State,
     /// The cluster, once entry 1 is there.
     pub(super) cluster: Option<ClusterId>,
-    last: LogIndex,
-    /// Each term of the log with the index of its first entry, ascending by both.
+    /// Each term of the log with the index of its first entry, as far back as it is known,
+    /// ascending by both.
     term_starts: Vec<(LogIndex, Term)>,
 }
 
 impl Durable {
     /// An empty log.
     pub(super) fn new(state: State) -> Self {
-        Self { state, cluster: None, last: LogIndex::ZERO, term_starts: Vec::new() }
+        Self { state, cluster: None, term_starts: Vec::new() }
+    }
+
+    /// What a log adds up to whose beginning was released, by the state that its oldest segment
+    /// begins with.
+    pub(super) fn resume(state: State, cluster: Option<ClusterId>) -> Self {
+        let term_starts = vec![state.last];
+        Self { state, cluster, term_starts }
     }
 
     /// The index after the last entry.
     pub(super) fn next_index(&self) -> LogIndex {
-        self.last.next()
+        self.state.last.0.next()
     }
 
     /// Which invariant `batch` would break, if any.
@@ -163,7 +205,10 @@ impl Durable {
         }
         let first = batch.entries.first()?;
         if first.index == LogIndex::ZERO || first.index > self.next_index() {
-            return Some(format!("entry {} does not follow entry {}", first.index, self.last));
+            return Some(format!("entry {} does not follow entry {}", first.index, self.state.last.0));
+        }
+        if is_replaced(first.index, self.state.snapshot) {
+            return Some(format!("entry {} lies in the snapshot", first.index));
         }
         let mut term = self.term_at(first.index.prev());
         for (position, entry) in (0..).zip(batch.entries) {
@@ -189,16 +234,42 @@ impl Durable {
         self.state.apply(batch);
         let Some(first) = batch.entries.first() else { return };
         self.term_starts.retain(|(start, _)| *start < first.index);
-        self.last = first.index.prev();
         for entry in batch.entries {
-            if self.term_starts.is_empty() || self.term_at(self.last) < entry.term {
+            if self.term_starts.is_empty() || self.term_at(entry.index.prev()) < entry.term {
                 self.term_starts.push((entry.index, entry.term));
             }
-            self.last = entry.index;
+            self.state.last = (entry.index, entry.term);
         }
         if let (LogIndex(1), Payload::Configuration(configuration)) = (first.index, &first.payload) {
             self.cluster = Some(configuration.cluster);
         }
+    }
+
+    /// Why a snapshot cannot stand for this log, or follow the one before, if it cannot.
+    pub(super) fn snapshot_contradiction(&self, id: &SnapshotId, resets_log: bool) -> Option<String> {
+        if self.state.snapshot.is_some_and(|before| before.index >= id.index) {
+            return Some(format!("snapshot {} follows one that reaches further", id.index));
+        }
+        if id.term > self.state.hard_state.term {
+            return Some(format!("snapshot {} is of the later term {}", id.index, id.term));
+        }
+        if !resets_log && id.index > self.state.last.0 {
+            return Some(format!("snapshot {} is of no entry of this log", id.index));
+        }
+        None
+    }
+
+    /// Takes over a snapshot without [`Durable::snapshot_contradiction`]. Gives the one before.
+    pub(super) fn apply_snapshot(&mut self, id: SnapshotId, resets_log: bool) -> Option<SnapshotId> {
+        if resets_log {
+            self.state.last = (id.index, id.term);
+            self.term_starts = vec![self.state.last];
+        }
+        // What lies before is asked for no more, but for the term at the snapshot itself.
+        let start = (id.index, id.term);
+        self.term_starts.retain(|(index, _)| *index > id.index);
+        self.term_starts.insert(0, start);
+        self.state.snapshot.replace(id)
     }
 
     fn term_at(&self, index: LogIndex) -> Term {

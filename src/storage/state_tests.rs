@@ -11,7 +11,11 @@ fn state_decodes_to_itself() {
     state.boot = BootNumber(4);
     state.hard_state = HardState { term: Term(7), voted_for: Some(NodeId(0)) };
     state.peer_boots = [(NodeId(1), BootNumber(2)), (NodeId(2), BootNumber(8))].into();
-    assert_eq!(State::decode(state.encode()), Ok(state.clone()));
+    for snapshot in [None, Some(SnapshotId { index: LogIndex(3), term: Term(2), bytes: 9, checksum: 1 })] {
+        state.last = (LogIndex(6), Term(5));
+        state.snapshot = snapshot;
+        assert_eq!(State::decode(state.encode()), Ok(state.clone()));
+    }
     let longer = [&state.encode()[..], b"x"].concat();
     assert_eq!(State::decode(longer.into()), Err(DecodeError::Trailing(1)));
 }

@@ -4,9 +4,10 @@
 //! changes: no size, no block, no name. A **spare** is filled with written zeroes in slices of idle
 //! turns. A segment begins as a spare: its header page, the state carried over and the record that
 //! did not fit into the segment before are written and synced, and only then does the file get the
-//! segment's name. So a file with a segment's name always has what it began with, and whatever is
+//! segment's name. A segment that a snapshot has replaced becomes a spare again. So a file with a segment's name always has what it began with, and whatever is
 //! found wrong there is damage, never the trace of a crash.
 
+use std::collections::VecDeque;
 use std::io;
 
 use super::disk::{self, Disk};
@@ -17,6 +18,7 @@ use super::segment::{
 use super::state::Durable;
 use super::{Options, WriteError};
 use crate::planted::{Bug, is_planted};
+use crate::types::LogIndex;
 use crate::wire::Writer;
 
 /// A spare segment that is ready.
@@ -26,11 +28,24 @@ pub(super) const UNFINISHED: &str = ".tmp";
 
 const UNFINISHED_SPARE: &str = "spare.tmp";
 const UNFINISHED_LARGE: &str = "large.tmp";
+/// As many released segments are kept to be used again; more are removed.
+const MAX_RECYCLED: usize = 4;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The name of a segment's file.
 pub(super) fn segment_name(segment: u64) -> String {
     format!("{segment:010}.wal")
+}
+
+/// The name of a spare that was this segment.
+fn recycled_name(segment: u64) -> String {
+    format!("spare-{segment:010}.wal")
+}
+
+/// Whether a file of this name is a spare that was a segment.
+pub(super) fn is_recycled_name(name: &str) -> bool {
+    let number = name.strip_prefix("spare-").and_then(|name| name.strip_suffix(".wal"));
+    number.and_then(|number| number.parse().ok()).is_some_and(|number| recycled_name(number) == name)
 }
 
 /// The number of the segment in the file of this name, if it is one.
@@ -65,6 +80,60 @@ pub(super) struct Active<F> {
     pub(super) tail: Vec<u8>,
 }
 
+/// A segment of the log, as its release needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Its number.
+    pub(super) segment: u64,
+    /// The size of its file.
+    pub(super) size_bytes: u64,
+    /// The index that the next entry had when it began.
+    pub(super) first_index: LogIndex,
+}
+
+impl Held {
+    /// The segment with this header.
+    pub(super) fn of(header: &SegmentHeader) -> Self {
+        let SegmentHeader { segment, size_bytes, first_index, .. } = *header;
+        Self { segment, size_bytes, first_index }
+    }
+}
+
+/// The blank files that segments are made of.
+#[derive(Debug)]
+pub(super) struct Spares<F> {
+    fresh: Spare<F>,
+    /// What was a segment and is none any more, at most [`MAX_RECYCLED`], with their names.
+    recycled: Vec<(String, F)>,
+}
+
+impl<F> Spares<F> {
+    /// Those that a directory has: a fresh one, and others by their names.
+    pub(super) fn new(fresh: Option<F>, recycled: Vec<(String, F)>) -> Self {
+        Self { fresh: fresh.map_or(Spare::Missing, |file| Spare::Ready { file }), recycled }
+    }
+
+    /// The same with this fresh one.
+    pub(super) fn with_fresh(self, fresh: Option<F>) -> Self {
+        Self::new(fresh, self.recycled)
+    }
+
+    /// Whether one more released segment is worth keeping.
+    pub(super) fn has_place(&self) -> bool {
+        self.recycled.len() < MAX_RECYCLED
+    }
+
+    /// Adds one that was a segment.
+    pub(super) fn add(&mut self, name: String, file: F) {
+        self.recycled.push((name, file));
+    }
+
+    fn take(&mut self) -> Self {
+        let fresh = std::mem::replace(&mut self.fresh, Spare::Missing);
+        Self { fresh, recycled: std::mem::take(&mut self.recycled) }
+    }
+}
+
 #[derive(Debug)]
 enum Spare<F> {
     Missing,
@@ -87,7 +156,9 @@ pub(super) struct Wal<F> {
     synced: u64,
     /// The highest number that the log itself says is durable.
     marked: u64,
-    spare: Spare<F>,
+    spares: Spares<F>,
+    /// All segments, the active one last.
+    held: VecDeque<Held>,
 }
 
 impl<F> Wal<F> {
@@ -96,27 +167,61 @@ impl<F> Wal<F> {
         disk: &mut D,
         options: Options,
         durable: &Durable,
-        spare: Option<F>,
+        spares: Spares<F>,
     ) -> Result<Self, WriteError> {
-        let spare = spare.map_or(Spare::Missing, |file| Spare::Ready { file });
         let mut opening =
-            Opening { options, segment: 1, chain: Chain { checksum: 0, last: 0 }, synced: 0, spare };
+            Opening { options, segment: 1, chain: Chain { checksum: 0, last: 0 }, synced: 0, spares };
         let (active, chain) = opening.begin(disk, durable, None)?;
         let synced = if options.sync { chain.last } else { 0 };
-        Ok(Self { options, active, chain, synced, marked: synced, spare: opening.spare })
+        let held = VecDeque::from([Held::of(&active.header)]);
+        Ok(Self { options, active, chain, synced, marked: synced, spares: opening.spares, held })
     }
 
-    /// Goes on with a log that was read; `synced` is what it proves.
+    /// Goes on with a log that was read; `synced` is what it proves, `held` its segments.
     pub(super) fn resume(
         options: Options,
         active: Active<F>,
         chain: Chain,
         synced: u64,
-        spare: Option<F>,
+        (spares, held): (Spares<F>, VecDeque<Held>),
     ) -> Self {
         assert!(synced <= chain.last, "record {synced} is durable, but the last is {}", chain.last);
-        let spare = spare.map_or(Spare::Missing, |file| Spare::Ready { file });
-        Self { options, active, chain, synced, marked: synced, spare }
+        Self { options, active, chain, synced, marked: synced, spares, held }
+    }
+
+    /// What the operator chose.
+    pub(super) fn options(&self) -> Options {
+        self.options
+    }
+
+    /// The size of a segment.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes
+    }
+
+    /// Releases the oldest segment if no entry above `upto` can lie in it: all of those were
+    /// written when the next one had begun. It becomes a spare, or is removed; durably, before
+    /// this returns. Gives whether there was one.
+    pub(super) fn release<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        upto: LogIndex,
+    ) -> Result<bool, WriteError> {
+        if self.held.get(1).is_none_or(|next| next.first_index > upto.next()) {
+            return Ok(false);
+        }
+        let oldest = self.held.pop_front().expect("there are two");
+        let name = segment_name(oldest.segment);
+        if oldest.size_bytes == self.options.segment_bytes && self.spares.has_place() {
+            let file = disk.open(&name).map_err(|cause| failed(disk, "open", &name, &cause))?;
+            let spare = recycled_name(oldest.segment);
+            rename(disk, self.options, &name, &spare)?;
+            self.spares.add(spare, file);
+        } else {
+            disk.remove(&name).map_err(|cause| failed(disk, "remove", &name, &cause))?;
+            sync_names(disk, self.options)?;
+        }
+        Ok(true)
     }
 
     /// Writes again, and syncs, the `records` that stand in the active segment from `from` on.
@@ -185,7 +290,10 @@ impl<F> Wal<F> {
         disk: &mut D,
         budget_bytes: u64,
     ) -> Result<bool, WriteError> {
-        prepare_spare(disk, self.options, &mut self.spare, budget_bytes)
+        if !self.spares.recycled.is_empty() {
+            return Ok(true);
+        }
+        prepare_spare(disk, self.options, &mut self.spares.fresh, budget_bytes)
     }
 
     fn roll<D: Disk<File = F>>(
@@ -195,14 +303,15 @@ impl<F> Wal<F> {
         record: (RecordKind, &[u8]),
     ) -> Result<(), WriteError> {
         let segment = self.active.header.segment + 1;
-        let spare = std::mem::replace(&mut self.spare, Spare::Missing);
+        let spares = self.spares.take();
         let mut opening =
-            Opening { options: self.options, segment, chain: self.chain, synced: self.synced, spare };
+            Opening { options: self.options, segment, chain: self.chain, synced: self.synced, spares };
         let (active, chain) = opening.begin(disk, durable, Some(record))?;
         if self.options.sync {
             (self.synced, self.marked) = (chain.last, chain.last);
         }
-        (self.active, self.chain, self.spare) = (active, chain, opening.spare);
+        self.held.push_back(Held::of(&active.header));
+        (self.active, self.chain, self.spares) = (active, chain, opening.spares);
         Ok(())
     }
 
@@ -221,7 +330,7 @@ struct Opening<F> {
     segment: u64,
     chain: Chain,
     synced: u64,
-    spare: Spare<F>,
+    spares: Spares<F>,
 }
 
 impl<F> Opening<F> {
@@ -243,14 +352,14 @@ impl<F> Opening<F> {
         let header = self.header(durable, size_bytes, records.len() as u64);
         let (mut bytes, chain) = self.encode(&header, &records);
         let (blank, file) = if needed_bytes <= self.options.segment_bytes {
-            (SPARE, self.take_spare(disk)?)
+            self.take_spare(disk)?
         } else {
             bytes.resize(needed_bytes as usize, 0);
-            (UNFINISHED_LARGE, create(disk, UNFINISHED_LARGE)?)
+            (UNFINISHED_LARGE.to_owned(), create(disk, UNFINISHED_LARGE)?)
         };
-        write(disk, blank, &file, 0, &bytes)?;
-        sync(disk, self.options, blank, &file)?;
-        rename(disk, self.options, blank, &segment_name(self.segment))?;
+        write(disk, &blank, &file, 0, &bytes)?;
+        sync(disk, self.options, &blank, &file)?;
+        rename(disk, self.options, &blank, &segment_name(self.segment))?;
         let tail = bytes[page_floor(end)..end].to_vec();
         Ok((Active { file, header, offset: end, tail }, chain))
     }
@@ -283,10 +392,13 @@ impl<F> Opening<F> {
         (padded_to_page(out), chain)
     }
 
-    fn take_spare<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<F, WriteError> {
-        prepare_spare(disk, self.options, &mut self.spare, u64::MAX)?;
-        match std::mem::replace(&mut self.spare, Spare::Missing) {
-            Spare::Ready { file } => Ok(file),
+    fn take_spare<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(String, F), WriteError> {
+        if let Some(recycled) = self.spares.recycled.pop() {
+            return Ok(recycled);
+        }
+        prepare_spare(disk, self.options, &mut self.spares.fresh, u64::MAX)?;
+        match std::mem::replace(&mut self.spares.fresh, Spare::Missing) {
+            Spare::Ready { file } => Ok((SPARE.to_owned(), file)),
             Spare::Missing | Spare::Filling { .. } => unreachable!("without a budget a spare gets ready"),
         }
     }
@@ -327,12 +439,12 @@ fn padded_to_page(mut out: Writer) -> Vec<u8> {
     out.into_bytes().into()
 }
 
-fn create<D: Disk>(disk: &mut D, name: &str) -> Result<D::File, WriteError> {
+pub(super) fn create<D: Disk>(disk: &mut D, name: &str) -> Result<D::File, WriteError> {
     let created = disk.create(name);
     created.map_err(|cause| failed(disk, "create", name, &cause))
 }
 
-fn write<D: Disk>(
+pub(super) fn write<D: Disk>(
     disk: &mut D,
     name: &str,
     file: &D::File,
@@ -361,7 +473,12 @@ pub(super) fn sync_names<D: Disk>(disk: &mut D, options: Options) -> Result<(), 
     synced.map_err(|cause| failed(disk, "sync the directory of", SPARE, &cause))
 }
 
-fn rename<D: Disk>(disk: &mut D, options: Options, from: &str, to: &str) -> Result<(), WriteError> {
+pub(super) fn rename<D: Disk>(
+    disk: &mut D,
+    options: Options,
+    from: &str,
+    to: &str,
+) -> Result<(), WriteError> {
     let renamed = disk.rename(from, to);
     renamed.map_err(|cause| failed(disk, "rename", from, &cause))?;
     sync_names(disk, options)

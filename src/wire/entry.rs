@@ -5,6 +5,7 @@
 //!   type 0  no-op          leader u64
 //!   type 1  configuration  cluster u128 | list of (id u64, incarnation u64), ids ascending
 //!   type 2  command        the rest of the entry, opaque here (see client::Command)
+//! id of a snapshot: index u64 | term u64 | bytes u64 | checksum u32
 //! ```
 
 use bytes::Bytes;
@@ -110,6 +111,49 @@ impl Configuration {
         let ascending = members.windows(2).all(|pair| pair[0].id < pair[1].id);
         let configuration = ascending.then(|| Self::new(cluster, members)).flatten();
         configuration.ok_or(DecodeError::Invalid("configuration"))
+    }
+}
+
+/// What a snapshot stands for: the log up to one committed entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Index of the last entry that it replaces.
+    pub index: LogIndex,
+    /// Term of that entry.
+    pub term: Term,
+    /// Stamp of that entry.
+    pub stamp: ClusterTime,
+    /// The members as of that entry.
+    pub configuration: Configuration,
+}
+
+/// Names the very bytes of one snapshot. Two nodes may have snapshots of one index; only with the
+/// same id are their files the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SnapshotId {
+    /// Index of the last entry that it replaces.
+    pub index: LogIndex,
+    /// Term of that entry.
+    pub term: Term,
+    /// Size of its file.
+    pub bytes: u64,
+    /// Checksum of its file, without the checksum itself.
+    pub checksum: u32,
+}
+
+impl SnapshotId {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.index.0);
+        out.u64(self.term.0);
+        out.u64(self.bytes);
+        out.u32(self.checksum);
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let (index, term) = (LogIndex(bytes.u64()?), Term(bytes.u64()?));
+        Ok(Self { index, term, bytes: bytes.u64()?, checksum: bytes.u32()? })
     }
 }
 

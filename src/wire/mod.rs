@@ -31,6 +31,8 @@ pub const MAX_HELLO_BYTES: u32 = 16 << 10;
 pub const MAX_CLIENT_FRAME_BYTES: u32 = (2 * MAX_VALUE_BYTES + MAX_KEY_BYTES + (4 << 10)) as u32;
 /// Entries in one AppendEntries come to at most this many bytes, or are a single entry.
 pub const MAX_APPEND_BYTES: usize = 1 << 20;
+/// The most bytes of a snapshot in one message.
+pub const MAX_SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// The largest frame between nodes: one AppendEntries with the largest entry.
 pub const MAX_PEER_FRAME_BYTES: u32 = MAX_CLIENT_FRAME_BYTES + (4 << 10);
 /// The most members that a configuration may have.

@@ -9,6 +9,7 @@
 //! | PreVote | pre-candidate | all | PreVoteResponse |
 //! | RequestVote | candidate | all | RequestVoteResponse |
 //! | AppendEntries | leader | each follower | AppendEntriesResponse, after the follower's disk |
+//! | InstallSnapshot | leader | a follower that lacks what the log no longer has | InstallSnapshotResponse |
 //! | Heartbeat | leader | each follower | HeartbeatResponse, at once |
 //! | ReadIndex | follower | leader | ReadIndexResponse, when a round has confirmed it |
 //! | TimeoutNow | leader | one follower | its RequestVote |
@@ -16,8 +17,9 @@
 
 use bytes::Bytes;
 
+use super::MAX_SNAPSHOT_CHUNK_BYTES;
 use super::codec::{DecodeError, Reader, Writer};
-use super::entry::{Configuration, Entry, MAX_ENTRY_BYTES};
+use super::entry::{Configuration, Entry, MAX_ENTRY_BYTES, SnapshotId};
 use crate::types::{LogIndex, NodeId, Term};
 
 /// A message from one member to another.
@@ -45,6 +47,10 @@ pub enum Message {
     ReadIndexResponse(ReadIndexResponse),
     /// "Start an election at once" (thesis 3.10).
     TimeoutNow(TimeoutNow),
+    /// "Invoked by leader to send chunks of a snapshot to a follower" (the paper's Figure 13).
+    InstallSnapshot(InstallSnapshot),
+    /// The answer to it.
+    InstallSnapshotResponse(InstallSnapshotResponse),
     /// The founding of the cluster, told to a member that does not know of it yet.
     Found(Configuration),
 }
@@ -188,6 +194,45 @@ pub struct TimeoutNow {
     pub term: Term,
 }
 
+/// Fields of InstallSnapshot (Figure 13). The index and term of the last entry, the size and the
+/// checksum of the whole are the snapshot's id; the configuration is in its bytes, and `done` is
+/// where they end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallSnapshot {
+    /// Leader's term.
+    pub term: Term,
+    /// Which snapshot this is a chunk of.
+    pub snapshot: SnapshotId,
+    /// Where in its file the chunk begins.
+    pub offset: u64,
+    /// The chunk, at most [`MAX_SNAPSHOT_CHUNK_BYTES`], inside the file.
+    pub chunk: Bytes,
+}
+
+/// Fields of InstallSnapshotResponse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstallSnapshotResponse {
+    /// The follower's term.
+    pub term: Term,
+    /// The snapshot that is answered for.
+    pub snapshot: SnapshotId,
+    /// How far the follower is.
+    pub result: InstallResult,
+}
+
+/// How far a follower is with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallResult {
+    /// It has the bytes before `offset` and waits for those from there on. This promises nothing:
+    /// at 0 it begins, or has lost what it had.
+    Received {
+        /// The next byte that it waits for.
+        offset: u64,
+    },
+    /// Its log equals the leader's up to the snapshot's index, durably.
+    Installed,
+}
+
 impl Message {
     /// The sender's term as the paper's "All Servers" rule means it: none for a pre-vote, which
     /// claims a term that nobody has yet, and for the founding.
@@ -206,6 +251,8 @@ impl Message {
             Message::ReadIndex(m) => Some(m.term),
             Message::ReadIndexResponse(m) => Some(m.term),
             Message::TimeoutNow(m) => Some(m.term),
+            Message::InstallSnapshot(m) => Some(m.term),
+            Message::InstallSnapshotResponse(m) => Some(m.term),
         }
     }
 
@@ -230,6 +277,8 @@ impl Message {
                 out.u8(12);
                 configuration.encode(out);
             }
+            Message::InstallSnapshot(m) => m.encode(out),
+            Message::InstallSnapshotResponse(m) => m.encode(out),
         }
     }
 
@@ -260,6 +309,8 @@ impl Message {
             }),
             11 => Message::TimeoutNow(TimeoutNow { term: Term(bytes.u64()?) }),
             12 => Message::Found(Configuration::decode(&mut bytes)?),
+            13 => Message::InstallSnapshot(InstallSnapshot::decode(&mut bytes)?),
+            14 => Message::InstallSnapshotResponse(InstallSnapshotResponse::decode(&mut bytes)?),
             tag => return Err(DecodeError::UnknownTag { what: "message type", tag }),
         };
         bytes.finish()?;
@@ -378,6 +429,45 @@ impl AppendEntriesResponse {
             tag => return Err(DecodeError::UnknownTag { what: "append result", tag }),
         };
         Ok(Self { term, result })
+    }
+}
+
+impl InstallSnapshot {
+    fn encode(&self, out: &mut Writer) {
+        put(out, 13, &[self.term.0]);
+        self.snapshot.encode(out);
+        out.u64(self.offset);
+        out.byte_string(&self.chunk);
+    }
+
+    fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let (term, snapshot) = (Term(bytes.u64()?), SnapshotId::decode(bytes)?);
+        let (offset, chunk) = (bytes.u64()?, bytes.byte_string("chunk", MAX_SNAPSHOT_CHUNK_BYTES)?);
+        let end = offset.checked_add(chunk.len() as u64);
+        let is_inside = end.is_some_and(|end| end <= snapshot.bytes) && snapshot.term <= term;
+        let message = Self { term, snapshot, offset, chunk };
+        if is_inside { Ok(message) } else { Err(DecodeError::Invalid("chunk of a snapshot")) }
+    }
+}
+
+impl InstallSnapshotResponse {
+    fn encode(&self, out: &mut Writer) {
+        put(out, 14, &[self.term.0]);
+        self.snapshot.encode(out);
+        match self.result {
+            InstallResult::Received { offset } => put(out, 0, &[offset]),
+            InstallResult::Installed => out.u8(1),
+        }
+    }
+
+    fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let (term, snapshot) = (Term(bytes.u64()?), SnapshotId::decode(bytes)?);
+        let result = match bytes.u8()? {
+            0 => InstallResult::Received { offset: bytes.u64()? },
+            1 => InstallResult::Installed,
+            tag => return Err(DecodeError::UnknownTag { what: "install result", tag }),
+        };
+        Ok(Self { term, snapshot, result })
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, free_ports};
-use crate::setup::{Ended, eventually, founded, kv, kv_client, run};
+use crate::setup::{CALM, Ended, eventually, founded, founded_with, kv, kv_client, run, stop};
 
 /// Checks a script: `arguments => status stdout`, where `$` is a newline and `^` a tab. Every line
 /// is asked of another node.
@@ -216,21 +216,24 @@ fn stale_read_is_answered_by_a_node_without_a_leader_and_others_are_not() -> Res
     ensure!(stale["value"] == "v" && stale["node"] == 3, "{stale}");
     let short = |line: &str| kv(&cluster, 2, &format!("--timeout-ms 300 {line}"));
     ensure!(short("get k")?.status == 4);
-    ensure!(short("put k w")?.status == 4, "no log can have taken it");
+    // No log can have taken it. But a loaded machine may deliver the answers after the deadline, and
+    // then nobody knows.
+    eventually("a definite no", || (short("put k w").ok()?.status == 4).then_some(()))?;
     ensure!(short("status")?.status == 1);
     Ok(())
 }
 
 #[test]
 fn outcome_is_unknown_only_if_a_log_may_have_taken_the_write() -> Result<()> {
-    let cluster = founded(3)?;
+    // The leader leads on for a while, and takes writes that it cannot commit.
+    let cluster = founded_with(3, &CALM)?;
     for node in [1, 2] {
-        cluster.signal(node, Signal::STOP)?;
+        stop(&cluster, node)?;
     }
-    let unknown = kv(&cluster, 0, "--timeout-ms 100 --client-id shop --seq 9 put k v")?;
+    let unknown = kv(&cluster, 0, "--timeout-ms 1000 --client-id shop --seq 9 put k v")?;
     ensure!(unknown.status == 3, "{unknown:?}");
     ensure!(unknown.stderr.contains("--client-id shop --seq 9"), "{unknown:?}");
-    let json = kv(&cluster, 0, "--json --timeout-ms 100 put k v")?.json();
+    let json = kv(&cluster, 0, "--json --timeout-ms 1000 put k v")?.json();
     ensure!(json["error"] == "outcome_unknown" && json["seq"].is_u64(), "{json}");
     for node in [1, 2] {
         cluster.signal(node, Signal::CONT)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::Cluster;
-use crate::setup::{founded, kv};
+use crate::setup::{founded, kv, stop};
 
 #[test]
 fn quest_with_a_leader_that_is_killed_holds() -> Result<()> {
@@ -92,7 +92,7 @@ fn return_of_the_old_leader(cluster: &mut Cluster, leader: usize, struck: Instan
 
 fn stop_and_continue(cluster: &mut Cluster, leader: usize) -> Result<()> {
     let struck = Instant::now();
-    cluster.signal(leader, Signal::STOP)?;
+    stop(cluster, leader)?;
     let elected = cluster.wait_for(struck, |line| line.text.contains("elected leader"))?;
     ensure!(elected.node != leader, "a stopped node was elected");
     put(cluster, elected.node, &["key6 value6"])?;

@@ -4,13 +4,17 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
 use kvstore::client::{Client, Options};
+use rustix::process::Signal;
 
 use crate::cluster::{Cluster, PATIENCE, list_of_others};
+
+/// Timings so long that a loaded machine disturbs nobody: an election is the test's own doing.
+pub(crate) const CALM: [&str; 4] = ["--heartbeat-ms", "200", "--election-ms", "4000-8000"];
 
 /// A node's program.
 pub(crate) fn program() -> PathBuf {
@@ -44,6 +48,18 @@ pub(crate) fn founded_with(nodes: usize, options: &[&str]) -> Result<Cluster> {
 pub(crate) fn client_of(cluster: &Cluster, nodes: &[usize], timeout: Duration) -> Result<Client> {
     let endpoints = nodes.iter().map(|node| cluster.endpoint(*node));
     Ok(Client::connect(Options::new(endpoints).with_timeout(timeout))?)
+}
+
+/// Stops a node, and waits until it has stopped: the signal alone may find it in the middle of an
+/// answer.
+pub(crate) fn stop(cluster: &Cluster, node: usize) -> Result<()> {
+    cluster.signal(node, Signal::STOP)?;
+    let stat = format!("/proc/{}/stat", cluster.pid(node)?.as_raw_nonzero());
+    eventually("a node that has stopped", || {
+        // After the name, which may hold anything, comes the state.
+        let stat = fs::read_to_string(&stat).ok()?;
+        stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+    })
 }
 
 /// Looks again and again until there is something to see.

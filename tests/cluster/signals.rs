@@ -6,11 +6,8 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, PATIENCE};
-use crate::setup::{client_of, eventually, founded, founded_with, kv};
+use crate::setup::{CALM, client_of, eventually, founded, founded_with, kv, stop};
 use crate::writers::{Writers, check_nothing_is_lost};
-
-/// Timings so long that no pause of a loaded machine matters.
-const CALM: [&str; 4] = ["--heartbeat-ms", "100", "--election-ms", "3000-6000"];
 
 #[test]
 fn rolling_restart_under_load_loses_no_write_and_shows_clients_no_error() -> Result<()> {
@@ -64,7 +61,7 @@ fn stopped_leader_is_replaced_and_follows_when_it_goes_on() -> Result<()> {
     let writers = Writers::start(&cluster, 3, 2, "stopped", PATIENCE);
     writers.wait_for(20)?;
     let stopped = Instant::now();
-    cluster.signal(0, Signal::STOP)?;
+    stop(&cluster, 0)?;
     cluster.wait_for(stopped, |line| line.node != 0 && line.text.contains("elected leader"))?;
     writers.wait_for(20)?;
     let continued = Instant::now();
@@ -85,7 +82,7 @@ fn follower_stopped_for_a_second_causes_no_election() -> Result<()> {
     let before = cluster.status(0)?;
     let writers = Writers::start(&cluster, 3, 1, "follower", PATIENCE);
     for follower in [1, 2] {
-        cluster.signal(follower, Signal::STOP)?;
+        stop(&cluster, follower)?;
         std::thread::sleep(Duration::from_secs(1));
         cluster.signal(follower, Signal::CONT)?;
         writers.wait_for(10)?;
@@ -102,8 +99,8 @@ fn follower_stopped_for_a_second_causes_no_election() -> Result<()> {
 fn second_signal_ends_a_leader_that_waits_for_its_hand_over() -> Result<()> {
     let mut cluster = founded_with(3, &["--heartbeat-ms", "1000", "--election-ms", "30000-60000"])?;
     // With nobody to hand over to, it would wait for a maximum election timeout.
-    cluster.signal(1, Signal::STOP)?;
-    cluster.signal(2, Signal::STOP)?;
+    stop(&cluster, 1)?;
+    stop(&cluster, 2)?;
     let told = Instant::now();
     cluster.signal(0, Signal::TERM)?;
     cluster.wait_for_line(0, told, |line| line.contains("told to end"))?;

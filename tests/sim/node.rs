@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kvstore::replica::{Caps, ClientConnection, Options, Replica, Transport};
+use kvstore::replica::{Caps, ClientConnection, Options, Replica, SnapshotOptions, Transport};
 use kvstore::storage::{self, OpenError, Recovered, Storage, WriteError};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{BootNumber, Incarnation, NodeId};
@@ -176,6 +176,7 @@ impl SimNode {
             election_max: start.timing.election_max,
             fsync: true,
             seed: start.seed,
+            snapshots: SnapshotOptions::default(),
         };
         let local = start.clock.at(now);
         let replica = Replica::with_caps(options, start.caps, storage, recovered.clone(), local);

@@ -10,7 +10,7 @@ use kvstore::types::{
 };
 use kvstore::wire::Writer;
 use kvstore::wire::client::*;
-use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload};
+use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, SnapshotId};
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
 use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
 use kvstore::wire::peer::*;
@@ -108,6 +108,36 @@ fn frame_of_a_heartbeat() {
          03 00 00 00 00 00 00 00  term: 3
          02 01 00 00 00 00 00 00  commit: 258
          09 00 00 00 00 00 00 00  round: 9",
+    );
+}
+
+#[test]
+fn chunk_of_a_snapshot_and_its_answer() {
+    let (index, term) = (LogIndex(258), Term(2));
+    let snapshot = SnapshotId { index, term, bytes: 16, checksum: 0x0102_0304 };
+    let chunk = Bytes::from_static(b"ab");
+    assert_bytes(
+        &Message::InstallSnapshot(InstallSnapshot { term: Term(3), snapshot, offset: 5, chunk }),
+        "0D  type: install snapshot
+         03 00 00 00 00 00 00 00  term: 3
+         02 01 00 00 00 00 00 00  index of the snapshot: 258
+         02 00 00 00 00 00 00 00  its term: 2
+         10 00 00 00 00 00 00 00  its size: 16 bytes
+         04 03 02 01  its checksum
+         05 00 00 00 00 00 00 00  offset: 5
+         02 00 00 00 61 62  chunk",
+    );
+    let result = InstallResult::Received { offset: 7 };
+    assert_bytes(
+        &Message::InstallSnapshotResponse(InstallSnapshotResponse { term: Term(3), snapshot, result }),
+        "0E  type: install snapshot response
+         03 00 00 00 00 00 00 00  term: 3
+         02 01 00 00 00 00 00 00  index of the snapshot: 258
+         02 00 00 00 00 00 00 00  its term: 2
+         10 00 00 00 00 00 00 00  its size: 16 bytes
+         04 03 02 01  its checksum
+         00  received
+         07 00 00 00 00 00 00 00  up to: 7",
     );
 }
 

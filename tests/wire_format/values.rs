@@ -7,7 +7,7 @@ use kvstore::types::{
 };
 use kvstore::wire::Writer;
 use kvstore::wire::client::*;
-use kvstore::wire::entry::{Configuration, Entry, Member, Payload};
+use kvstore::wire::entry::{Configuration, Entry, Member, Payload, SnapshotId};
 use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
 use kvstore::wire::peer::*;
 use proptest::collection::vec;
@@ -160,9 +160,33 @@ fn plain_message() -> impl Strategy<Value = Message> {
     })
 }
 
+fn snapshot_id() -> impl Strategy<Value = SnapshotId> {
+    (any::<u64>(), 0..9_u64, any::<u32>()).prop_map(|(index, term, checksum)| SnapshotId {
+        index: LogIndex(index),
+        term: Term(term),
+        bytes: u64::MAX,
+        checksum,
+    })
+}
+
+fn install_snapshot() -> impl Strategy<Value = Message> {
+    (9..99_u64, snapshot_id(), 0..u64::MAX / 2, bytes(0..30)).prop_map(|(term, snapshot, offset, chunk)| {
+        Message::InstallSnapshot(InstallSnapshot { term: Term(term), snapshot, offset, chunk })
+    })
+}
+
+fn install_snapshot_response() -> impl Strategy<Value = Message> {
+    (any::<u64>(), snapshot_id(), option::of(any::<u64>())).prop_map(|(term, snapshot, offset)| {
+        let result = offset.map_or(InstallResult::Installed, |offset| InstallResult::Received { offset });
+        Message::InstallSnapshotResponse(InstallSnapshotResponse { term: Term(term), snapshot, result })
+    })
+}
+
 pub(super) fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         8 => plain_message(),
+        1 => install_snapshot(),
+        1 => install_snapshot_response(),
         4 => append_entries().prop_map(Message::AppendEntries),
         2 => (any::<u64>(), append_result()).prop_map(|(term, result)| {
             Message::AppendEntriesResponse(AppendEntriesResponse { term: Term(term), result })

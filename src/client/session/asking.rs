@@ -3,8 +3,8 @@
 use rand::RngExt;
 
 use super::{
-    Action, Asked, GIVE_UP, LEADER_PATIENCE, LinkId, PARKED_PATIENCE, PAUSE_MAX, PAUSE_MIN, Pending,
-    READ_PATIENCE, Session, TRANSFER_PATIENCE,
+    Action, Asked, GIVE_UP, LAST_COPY, LEADER_PATIENCE, LinkId, PARKED_PATIENCE, PAUSE_MAX, PAUSE_MIN,
+    Pending, READ_PATIENCE, Session, TRANSFER_PATIENCE,
 };
 use crate::client::attempts::{Attempt, NamedBy};
 use crate::client::error::Identity;
@@ -17,6 +17,9 @@ impl Session {
     /// The next step of the request under way.
     pub(super) fn ask(&mut self, now: Instant) -> Action {
         let pending = self.pending_mut();
+        if pending.must_rest(now) {
+            return Action::Wait { until: pending.deadline };
+        }
         match pending.pause_until {
             Some(until) if now < until => return self.wait(now),
             Some(_) => {
@@ -149,6 +152,13 @@ impl Session {
 }
 
 impl Pending {
+    /// Whether another copy could only spoil what is certain: that the write was not applied.
+    fn must_rest(&self, now: Instant) -> bool {
+        let last_copy = LAST_COPY.min(self.deadline.since(self.began) / 10);
+        let is_refused = self.attempts.sent() > 0 && !self.attempts.perhaps_applied();
+        matches!(self.asked, Asked::Write(_)) && is_refused && self.deadline.since(now) < last_copy
+    }
+
     /// How long a node may be silent before others are asked beside it.
     fn patience(&self, leads: bool) -> Duration {
         match (self.route, &self.asked) {

@@ -667,3 +667,23 @@ fn dial_that_outlasts_its_request_is_given_up_once() {
     script.advance(900);
     assert_eq!(script.pull(), format!("close a, wait {}", Instant::MAX.as_millis()));
 }
+
+#[test]
+fn write_that_was_refused_is_not_sent_again_at_the_last_moment() {
+    for (left_ms, is_sent_again) in [(200, true), (99, false)] {
+        let mut script = Script::new(&[A]);
+        script.put();
+        script.pull();
+        script.advance(5_000 - left_ms);
+        script.welcome(A);
+        assert!(script.pull().contains("put a"), "a first copy is sent however late it is");
+        script.refused(A, Refused::NoLeader);
+        for node in [B, C] {
+            script.pull();
+            script.lost(node);
+        }
+        script.pull();
+        script.advance(21);
+        assert_eq!(script.pull().contains("put a"), is_sent_again, "{left_ms} ms left");
+    }
+}

@@ -4,7 +4,7 @@ use crate::raft::{Event, Raft, ReadState, Ready};
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::client::RoleName;
 use crate::wire::entry::{Entry, HardState, Payload};
-use crate::wire::peer::{AppendResult, Message};
+use crate::wire::peer::{AppendResult, InstallResult, Message};
 
 /// What of a node is told when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +149,18 @@ pub(super) fn message(message: &Message) -> String {
             None => format!("ReadIndexResponse term={} refused", m.term),
         },
         Message::TimeoutNow(m) => format!("TimeoutNow term={}", m.term),
+        Message::InstallSnapshot(m) => {
+            let (index, term) = (m.snapshot.index, m.snapshot.term);
+            format!("InstallSnapshot term={} {index}@{term} offset={}", m.term, m.offset)
+        }
+        Message::InstallSnapshotResponse(m) => {
+            let (index, snapshot) = (m.snapshot.index, m.snapshot.term);
+            let result = match m.result {
+                InstallResult::Received { offset } => format!("received={offset}"),
+                InstallResult::Installed => "installed".to_owned(),
+            };
+            format!("InstallSnapshotResponse term={} {index}@{snapshot} {result}", m.term)
+        }
         Message::Found(_) => "Found".to_owned(),
     }
 }

@@ -18,10 +18,8 @@ use kvstore::client::Client;
 use kvstore::wire::client::NodeStatus;
 
 use crate::cluster::{Cluster, PATIENCE};
-use crate::setup::{client_of, eventually, founded_with};
+use crate::setup::{CALM, client_of, eventually, founded_with};
 
-/// Timings of nodes that a loaded machine shall not disturb: an election here is the attack's doing.
-const CALM: [&str; 4] = ["--heartbeat-ms", "200", "--election-ms", "4000-8000"];
 /// What a node may keep of an attack, allocator and warm caches included.
 const KEPT_BYTES: u64 = 24 << 20;
 /// What any other client may have to wait, on a machine that runs other tests beside this one.

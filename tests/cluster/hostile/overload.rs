@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::Target;
 use super::raw::{Raw, get, put, request};
-use crate::setup::{eventually, kv};
+use crate::setup::{eventually, kv, stop};
 
 /// Answers are read as they come, so far more may be asked for than could ever wait.
 #[test]
@@ -63,7 +63,7 @@ fn flood_of_writes_without_followers_is_refused_as_busy_and_the_rest_is_kept() -
     let target = Target::new()?;
     let cluster = &target.cluster;
     for node in [1, 2] {
-        cluster.signal(node, Signal::STOP)?;
+        stop(cluster, node)?;
     }
     let (mut raw, welcome) = Raw::client(target.port())?;
     let client = |nonce| ClientId::Library { born: welcome.cluster_time, nonce };

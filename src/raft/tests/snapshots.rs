@@ -1,0 +1,131 @@
+//! What the core knows of snapshots. Their bytes are the replica's, and tested there.
+
+use super::cluster::{Cluster, Flight};
+use crate::raft::{Event, LogBounds, SnapshotInput};
+use crate::types::{LogIndex, NodeId};
+use crate::wire::entry::{Snapshot, SnapshotId};
+use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
+
+const LEADER: NodeId = NodeId(1);
+const BEHIND: NodeId = NodeId(3);
+const NOTHING: LogBounds = LogBounds { trailing_bytes: 0, max_bytes: 0 };
+const PLENTY: LogBounds = LogBounds { trailing_bytes: 0, max_bytes: usize::MAX };
+
+/// Node 1 leads; node 3 misses twenty entries, all of which a snapshot of node 1 stands for.
+fn one_behind() -> (Cluster, Snapshot) {
+    let mut cluster = Cluster::founded(3, |_| {});
+    cluster.now = cluster.raft(LEADER).next_deadline();
+    cluster.tick(LEADER);
+    cluster.run();
+    for peer in [LEADER, NodeId(2)] {
+        cluster.cuts.extend([(peer, BEHIND), (BEHIND, peer)]);
+    }
+    for _ in 0..20 {
+        cluster.propose(LEADER, "x").unwrap();
+        cluster.run();
+    }
+    // From here on a log has a beginning that is gone: what compares whole logs does not apply.
+    cluster.checks.is_forged = true;
+    let snapshot = cluster.raft(LEADER).next_snapshot().expect("entries are applied");
+    let saved = snapshot.clone();
+    cluster.call(LEADER, |raft, _| raft.on_snapshot_saved(saved));
+    (cluster, snapshot)
+}
+
+fn id_of(snapshot: &Snapshot) -> SnapshotId {
+    SnapshotId { index: snapshot.index, term: snapshot.term, bytes: 10_000, checksum: 7 }
+}
+
+fn answer(cluster: &mut Cluster, snapshot: SnapshotId, result: InstallResult) {
+    let term = cluster.raft(LEADER).term();
+    let message = Message::InstallSnapshotResponse(InstallSnapshotResponse { term, snapshot, result });
+    cluster.deliver(Flight { from: BEHIND, to: LEADER, message });
+}
+
+fn chunk(cluster: &Cluster, snapshot: SnapshotId) -> Message {
+    let term = cluster.raft(LEADER).term();
+    Message::InstallSnapshot(InstallSnapshot { term, snapshot, offset: 0, chunk: vec![1; 10].into() })
+}
+
+#[test]
+fn follower_that_lacks_what_is_gone_is_sent_a_snapshot_and_matches_when_it_is_installed() {
+    let (mut cluster, snapshot) = one_behind();
+    assert!(!cluster.call(LEADER, |raft, _| raft.compact(1000, NOTHING)));
+    assert_eq!(cluster.raft(LEADER).log().first_index(), snapshot.index.next(), "compacted to its tip");
+    cluster.cuts.clear();
+    cluster.link_up(LEADER, BEHIND);
+    cluster.run();
+    assert_eq!(cluster.raft(LEADER).snapshot_receivers(), [(BEHIND, snapshot.index)]);
+
+    // The last chunk was received, and nothing follows from it.
+    answer(&mut cluster, id_of(&snapshot), InstallResult::Received { offset: 10_000 });
+    assert_eq!(cluster.raft(LEADER).snapshot_receivers(), [(BEHIND, snapshot.index)]);
+    let inputs = cluster.call(LEADER, |raft, _| raft.take_snapshot_inputs());
+    assert!(matches!(inputs[..], [SnapshotInput::Answer(BEHIND, _)]));
+
+    let (installed, id) = (snapshot.clone(), id_of(&snapshot));
+    cluster.node_mut(BEHIND).disk.entries = cluster.node(LEADER).disk.entries.clone();
+    cluster.call(BEHIND, |raft, _| raft.on_snapshot_installed(installed));
+    answer(&mut cluster, id, InstallResult::Installed);
+    assert_eq!(cluster.raft(LEADER).snapshot_receivers(), []);
+    cluster.propose(LEADER, "after").unwrap();
+    cluster.run();
+    assert_eq!(cluster.raft(BEHIND).log().last(), cluster.raft(LEADER).log().last());
+}
+
+#[test]
+fn entries_after_a_snapshot_on_its_way_are_kept_within_the_bound() {
+    let (mut cluster, snapshot) = one_behind();
+    // Node 3 is linked and lacks them all: as long as there is room they stay for it.
+    assert!(!cluster.call(LEADER, |raft, _| raft.compact(1000, PLENTY)));
+    assert!(cluster.raft(LEADER).log().first_index() < snapshot.index);
+    cluster.link_down(LEADER, BEHIND);
+    assert!(!cluster.call(LEADER, |raft, _| raft.compact(1000, PLENTY)));
+    assert_eq!(cluster.raft(LEADER).log().first_index(), snapshot.index.next(), "nobody linked wants them");
+}
+
+#[test]
+fn compaction_removes_a_bounded_number_at_a_time() {
+    let (mut cluster, snapshot) = one_behind();
+    assert!(cluster.call(LEADER, |raft, _| raft.compact(5, NOTHING)), "there is more to remove");
+    assert_eq!(cluster.raft(LEADER).log().first_index(), LogIndex(6));
+    assert!(!cluster.call(LEADER, |raft, _| raft.compact(1000, NOTHING)));
+    assert_eq!(cluster.raft(LEADER).log().first_index(), snapshot.index.next());
+}
+
+#[test]
+fn chunk_of_what_is_here_already_is_answered_as_installed_once_it_is_durable() {
+    let (mut cluster, snapshot) = one_behind();
+    let message = chunk(&cluster, id_of(&snapshot));
+    let follower = NodeId(2);
+    cluster.deliver(Flight { from: LEADER, to: follower, message });
+    assert_eq!(cluster.call(follower, |raft, _| raft.take_snapshot_inputs()), []);
+    let says_installed = |cluster: &Cluster| {
+        let says = |flight: &Flight| matches!(&flight.message, Message::InstallSnapshotResponse(m) if m.result == InstallResult::Installed);
+        cluster.network.iter().any(says)
+    };
+    cluster.ready(follower);
+    assert!(!says_installed(&cluster), "it is a promise");
+    cluster.advance(follower);
+    assert!(says_installed(&cluster));
+}
+
+#[test]
+fn chunk_that_is_needed_is_handed_up_and_counts_as_hearing_the_leader() {
+    let (mut cluster, snapshot) = one_behind();
+    cluster.now += crate::time::Duration::from_millis(100);
+    let (message, before) = (chunk(&cluster, id_of(&snapshot)), cluster.raft(BEHIND).next_deadline());
+    cluster.deliver(Flight { from: LEADER, to: BEHIND, message });
+    assert!(cluster.raft(BEHIND).next_deadline() > before);
+    let inputs = cluster.call(BEHIND, |raft, _| raft.take_snapshot_inputs());
+    assert!(matches!(inputs[..], [SnapshotInput::Chunk(LEADER, _)]));
+}
+
+#[test]
+fn install_that_nobody_sent_is_a_violation() {
+    let (mut cluster, snapshot) = one_behind();
+    let beyond = SnapshotId { index: snapshot.index.plus(5), ..id_of(&snapshot) };
+    answer(&mut cluster, beyond, InstallResult::Installed);
+    let is_violation = |(_, event): &(NodeId, Event)| matches!(event, Event::ProtocolViolation { .. });
+    assert!(cluster.events.iter().any(is_violation));
+}

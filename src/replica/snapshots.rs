@@ -1,0 +1,391 @@
+//! Keeping the log bounded: taking snapshots, sending them to followers that lack what the log no
+//! longer has, and taking them over.
+//!
+//! All of it is done in slices at the end of a turn, each of a bounded number of bytes: one of this
+//! node's own snapshot, or one that it receives, and for each follower one chunk, of which the next
+//! leaves when it is answered for. So requests, heartbeats and other followers never wait longer
+//! than for one slice. What is not wanted any more (a state that was replaced, a snapshot that was
+//! given up) is taken apart in slices too, as dropping it at once would stop the loop.
+//!
+//! A snapshot is a clone of the state at one applied entry. What is released because of it, on disk
+//! and in memory, is released when it is durable and recorded, and not before.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Options, Replica, Transport};
+use crate::kv::{Limits, SnapshotReader, SnapshotWriter, StateMachine};
+use crate::raft::{LogBounds, SnapshotInput};
+use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
+use crate::time::Instant;
+use crate::types::NodeId;
+use crate::wire::MAX_SNAPSHOT_CHUNK_BYTES;
+use crate::wire::entry::{Entry, Snapshot, SnapshotId};
+use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
+
+/// Leaves of what is not wanted any more that one turn frees.
+const DISMANTLE_LEAVES: usize = 64;
+/// Entries that one turn removes from the log in memory.
+const COMPACT_ENTRIES: usize = 4096;
+/// Chunks that wait here at most. A leader sends one at a time; more are dropped, and sent again.
+const MAX_WAITING: usize = 8;
+/// What an entry takes of the log on disk besides its own bytes, in a record of its own.
+const RECORD_OVERHEAD_BYTES: u64 = 64;
+
+/// When snapshots are taken, and how much is done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotOptions {
+    /// No snapshot is taken while the log after the last one is smaller than this, nor while it is
+    /// smaller than half of that snapshot.
+    pub floor_bytes: u64,
+    /// The bytes that one slice writes, 1 to [`MAX_SNAPSHOT_CHUNK_BYTES`]; also those of a chunk.
+    pub slice_bytes: usize,
+    /// How much of the log stays in memory for followers that are behind.
+    pub log_bounds: LogBounds,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self {
+            floor_bytes: 64 << 20,
+            slice_bytes: MAX_SNAPSHOT_CHUNK_BYTES,
+            log_bounds: LogBounds { trailing_bytes: 8 << 20, max_bytes: 128 << 20 },
+        }
+    }
+}
+
+/// What is under way with snapshots on this node.
+pub(super) struct Snapshots<F> {
+    options: SnapshotOptions,
+    /// Those of the sessions in it.
+    limits: Limits,
+    /// The log after the last snapshot, about as it lies on disk.
+    log_bytes: u64,
+    /// Not before the log has this size is a snapshot tried again for which there was no room.
+    retry_bytes: u64,
+    last_bytes: u64,
+    work: Work,
+    waiting: VecDeque<(NodeId, InstallSnapshot)>,
+    transfers: BTreeMap<NodeId, Transfer<F>>,
+    remains: VecDeque<SnapshotWriter>,
+    is_releasing: bool,
+}
+
+/// The one snapshot that is written to this node's disk.
+enum Work {
+    None,
+    Writing { snapshot: Snapshot, writer: SnapshotWriter },
+    Receiving { id: SnapshotId, offset: u64, reader: SnapshotReader },
+}
+
+/// A snapshot on its way to one follower.
+struct Transfer<F> {
+    snapshot: OpenSnapshot<F>,
+    /// Where the next chunk begins, or the one under way.
+    offset: u64,
+    /// A chunk is under way; if it is not answered for by then, it is sent again.
+    resend_at: Option<Instant>,
+}
+
+impl<F> Snapshots<F> {
+    pub(super) fn new(options: &Options, limits: Limits, last: Option<SnapshotId>) -> Self {
+        let SnapshotOptions { slice_bytes, .. } = options.snapshots;
+        assert!((1..=MAX_SNAPSHOT_CHUNK_BYTES).contains(&slice_bytes), "a slice of {slice_bytes} bytes");
+        Self {
+            options: options.snapshots,
+            limits,
+            log_bytes: 0,
+            retry_bytes: 0,
+            last_bytes: last.map_or(0, |last| last.bytes),
+            work: Work::None,
+            waiting: VecDeque::new(),
+            transfers: BTreeMap::new(),
+            remains: VecDeque::new(),
+            is_releasing: last.is_some(),
+        }
+    }
+
+    pub(super) fn on_applied(&mut self, entry: &Entry) {
+        self.log_bytes += entry.encoded().len() as u64 + RECORD_OVERHEAD_BYTES;
+    }
+
+    /// The size of the log at which a snapshot is due on this node. Nodes differ in it, so that
+    /// those on one disk do not all take theirs at once.
+    fn threshold(&self, id: NodeId) -> u64 {
+        let common = self.options.floor_bytes.max(self.last_bytes / 2);
+        common.saturating_add(common / 8 * (id.0 % 4)).max(self.retry_bytes)
+    }
+
+    /// Gives up what is being written or received, to be taken apart.
+    fn give_up(&mut self) {
+        let remains = match std::mem::replace(&mut self.work, Work::None) {
+            Work::None => return,
+            Work::Writing { writer, .. } => writer,
+            Work::Receiving { reader, .. } => SnapshotWriter::new(reader.abandon()),
+        };
+        self.remains.push_back(remains);
+    }
+
+    /// Takes a little of what is not wanted any more apart.
+    fn dismantle(&mut self) {
+        if self.remains.front_mut().is_some_and(|remains| !remains.dismantle(DISMANTLE_LEAVES)) {
+            self.remains.pop_front();
+        }
+    }
+}
+
+/// The state at the start of a node: that of its snapshot.
+///
+/// # Panics
+/// If the snapshot, whose bytes are intact, was written by a program that knows another format.
+pub(super) fn restored(
+    recovered: Option<RecoveredSnapshot>,
+    limits: Limits,
+) -> (StateMachine, Option<Snapshot>) {
+    let Some(RecoveredSnapshot { snapshot, state }) = recovered else {
+        return (StateMachine::new(limits), None);
+    };
+    let mut reader = SnapshotReader::new(limits);
+    let fed = state.into_iter().try_for_each(|slice| reader.feed(&slice));
+    let state = fed.and_then(|()| reader.finish()).unwrap_or_else(|error| {
+        panic!("snapshot {}: {error}: use the kvstore that wrote it", snapshot.index);
+    });
+    assert_eq!(state.revision(), snapshot.index.into(), "a snapshot holds the state at its index");
+    (state, Some(snapshot))
+}
+
+impl<D: Disk> Replica<D> {
+    /// Whether there is a slice to do that waits for nothing.
+    pub(super) fn has_snapshot_work(&self) -> bool {
+        let snapshots = &self.snapshots;
+        matches!(snapshots.work, Work::Writing { .. })
+            || snapshots.is_releasing
+            || !snapshots.waiting.is_empty()
+            || !snapshots.remains.is_empty()
+            || snapshots.transfers.values().any(|transfer| transfer.resend_at.is_none())
+            || self.raft.has_compactable(snapshots.options.log_bounds)
+            || self.is_snapshot_due()
+    }
+
+    /// One slice of all that is under way.
+    pub(super) fn work_on_snapshots(
+        &mut self,
+        now: Instant,
+        transport: &mut impl Transport,
+    ) -> Result<(), WriteError> {
+        for input in self.raft.take_snapshot_inputs() {
+            match input {
+                SnapshotInput::Chunk(from, chunk) if self.snapshots.waiting.len() < MAX_WAITING => {
+                    self.snapshots.waiting.push_back((from, chunk));
+                }
+                SnapshotInput::Chunk(..) => {}
+                SnapshotInput::Answer(from, answer) => self.on_chunk_answered(from, answer),
+            }
+        }
+        if let Work::Receiving { id, .. } = &self.snapshots.work
+            && !self.raft.needs_snapshot(id)
+        {
+            self.stop_receiving()?; // the log got there by itself
+        }
+        self.send_chunks(now, transport)?;
+        self.raft.compact(COMPACT_ENTRIES, self.snapshots.options.log_bounds);
+        self.snapshots.dismantle();
+
+        if let Some((from, chunk)) = self.snapshots.waiting.pop_front() {
+            self.on_chunk(from, chunk)
+        } else if self.snapshots.is_releasing {
+            self.snapshots.is_releasing = self.storage.release_segment()?;
+            Ok(())
+        } else if let Work::Writing { .. } = self.snapshots.work {
+            self.write_slice()
+        } else if self.is_snapshot_due() {
+            self.begin_snapshot()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_snapshot_due(&self) -> bool {
+        matches!(self.snapshots.work, Work::None)
+            && self.snapshots.log_bytes >= self.snapshots.threshold(self.own.id)
+            && self.raft.next_snapshot().is_some()
+    }
+
+    fn begin_snapshot(&mut self) -> Result<(), WriteError> {
+        let Some(snapshot) = self.raft.next_snapshot() else { return Ok(()) };
+        let snapshots = &mut self.snapshots;
+        // The state may have grown by the log since the last one.
+        if !self.storage.has_room_for(snapshots.last_bytes + snapshots.log_bytes) {
+            snapshots.retry_bytes = snapshots.log_bytes + snapshots.options.floor_bytes / 8 + 1;
+            log::warn!("no snapshot is taken, the disk is too full for one: the log goes on growing");
+            return Ok(());
+        }
+        assert_eq!(self.state.revision(), snapshot.index.into(), "the state is that of the applied index");
+        self.storage.begin_snapshot(snapshot.clone())?;
+        (snapshots.log_bytes, snapshots.retry_bytes) = (0, 0);
+        snapshots.work = Work::Writing { snapshot, writer: SnapshotWriter::new(self.state.clone()) };
+        Ok(())
+    }
+
+    /// Writes a slice of this node's own snapshot; when nothing is left, saves it.
+    fn write_slice(&mut self) -> Result<(), WriteError> {
+        let Work::Writing { writer, .. } = &mut self.snapshots.work else { return Ok(()) };
+        if let Some(slice) = writer.next_slice(self.snapshots.options.slice_bytes) {
+            return self.storage.write_snapshot(&slice);
+        }
+        let id = self.storage.save_snapshot()?;
+        if let Work::Writing { snapshot, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) {
+            log::info!("snapshot saved index={} term={} bytes={}", id.index, id.term, id.bytes);
+            self.raft.on_snapshot_saved(snapshot);
+        }
+        self.snapshots.last_bytes = id.bytes;
+        self.snapshots.is_releasing = true;
+        Ok(())
+    }
+
+    // A leader sends.
+
+    /// One chunk to each follower that is sent a snapshot and has answered for the one before.
+    fn send_chunks(&mut self, now: Instant, transport: &mut impl Transport) -> Result<(), WriteError> {
+        let receivers = self.raft.snapshot_receivers();
+        // What was sent and installed in the meantime may not reach far enough any more.
+        self.snapshots.transfers.retain(|id, transfer| {
+            let reaches = transfer.snapshot.id().index;
+            receivers.iter().any(|(receiver, index)| receiver == id && *index <= reaches)
+        });
+        let resend_at = now + self.raft.config().election_max;
+        for (to, _) in receivers {
+            if !self.snapshots.transfers.contains_key(&to) {
+                let Some(snapshot) = self.storage.open_snapshot()? else { continue };
+                let (index, bytes) = (snapshot.id().index, snapshot.id().bytes);
+                log::info!("sending a snapshot to id={to} index={index} bytes={bytes}");
+                self.snapshots.transfers.insert(to, Transfer { snapshot, offset: 0, resend_at: None });
+            }
+            let transfer = self.snapshots.transfers.get_mut(&to).expect("it was just put there");
+            if transfer.resend_at.is_some_and(|resend_at| now < resend_at) {
+                continue;
+            }
+            transfer.resend_at = Some(resend_at);
+            let (slice_bytes, offset) = (self.snapshots.options.slice_bytes, transfer.offset);
+            let chunk = self.storage.read_snapshot(&transfer.snapshot, offset, slice_bytes)?;
+            let (term, snapshot) = (self.raft.term(), transfer.snapshot.id());
+            transport.send(to, &Message::InstallSnapshot(InstallSnapshot { term, snapshot, offset, chunk }));
+        }
+        if !self.snapshots.transfers.is_empty() {
+            transport.flush();
+        }
+        Ok(())
+    }
+
+    /// A follower says where to go on. An answer to another transfer, or one that only repeats
+    /// what made the chunk under way leave, changes nothing.
+    fn on_chunk_answered(&mut self, from: NodeId, answer: InstallSnapshotResponse) {
+        let Some(transfer) = self.snapshots.transfers.get_mut(&from) else { return };
+        let InstallResult::Received { offset } = answer.result else { return };
+        let is_news = offset != transfer.offset && offset <= answer.snapshot.bytes;
+        if answer.snapshot == transfer.snapshot.id() && is_news {
+            transfer.offset = offset;
+            transfer.resend_at = None;
+        }
+    }
+
+    // A follower receives.
+
+    /// Takes the next chunk of the leader's snapshot, if that is what it is.
+    fn on_chunk(&mut self, from: NodeId, message: InstallSnapshot) -> Result<(), WriteError> {
+        let InstallSnapshot { snapshot: id, offset, chunk, .. } = message;
+        if !self.raft.needs_snapshot(&id) {
+            return Ok(()); // the leader learns it when it asks again
+        }
+        if offset == 0 && !self.is_receiving(&id) && !self.begin_receiving(id)? {
+            return Ok(());
+        }
+        let expected = match &self.snapshots.work {
+            Work::Receiving { id: expected, offset, .. } if *expected == id => *offset,
+            _ => 0,
+        };
+        if offset == expected && self.is_receiving(&id) {
+            self.receive(from, id, &chunk)
+        } else {
+            self.raft.answer_chunk(from, id, InstallResult::Received { offset: expected });
+            Ok(())
+        }
+    }
+
+    fn is_receiving(&self, id: &SnapshotId) -> bool {
+        matches!(&self.snapshots.work, Work::Receiving { id: own, .. } if own == id)
+    }
+
+    /// Begins to receive; false if there is no room for it. A snapshot of this node's own, or
+    /// another that was being received, is given up for it: the leader knows what is needed.
+    fn begin_receiving(&mut self, id: SnapshotId) -> Result<bool, WriteError> {
+        self.stop_receiving()?;
+        if !self.storage.has_room_for(id.bytes) {
+            log::warn!("the leader's snapshot of {} bytes does not fit on the disk", id.bytes);
+            return Ok(false);
+        }
+        self.storage.begin_copy()?;
+        let reader = SnapshotReader::new(self.snapshots.limits);
+        self.snapshots.work = Work::Receiving { id, offset: 0, reader };
+        log::info!("receiving a snapshot index={} bytes={}", id.index, id.bytes);
+        Ok(true)
+    }
+
+    fn stop_receiving(&mut self) -> Result<(), WriteError> {
+        self.snapshots.give_up();
+        self.storage.abandon_snapshot()
+    }
+
+    fn receive(&mut self, from: NodeId, id: SnapshotId, chunk: &[u8]) -> Result<(), WriteError> {
+        let written = self.storage.write_copy(chunk)?;
+        let Work::Receiving { offset, reader, .. } = &mut self.snapshots.work else { return Ok(()) };
+        *offset += chunk.len() as u64;
+        let offset = *offset;
+        let fed = written.map_err(|error| error.to_string()).and_then(|payloads| {
+            let fed = payloads.iter().try_for_each(|payload| reader.feed(payload));
+            fed.map_err(|error| error.to_string())
+        });
+        if let Err(error) = fed {
+            log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
+            return self.stop_receiving();
+        }
+        if offset == id.bytes {
+            return self.install(from, id);
+        }
+        self.raft.answer_chunk(from, id, InstallResult::Received { offset });
+        Ok(())
+    }
+
+    /// All bytes are there: makes the snapshot this node's log and state, on disk first. Either all
+    /// of it is done, or nothing.
+    fn install(&mut self, from: NodeId, id: SnapshotId) -> Result<(), WriteError> {
+        let Work::Receiving { reader, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) else {
+            unreachable!("its last chunk was just received");
+        };
+        let state = match reader.finish() {
+            Ok(state) if state.revision() == id.index.into() => state,
+            Ok(_) | Err(_) => {
+                log::error!("node {from} sent a snapshot whose state is not that of its index");
+                return self.stop_receiving();
+            }
+        };
+        let snapshot = match self.storage.install_copy(id)? {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
+                self.snapshots.remains.push_back(SnapshotWriter::new(state));
+                return Ok(());
+            }
+        };
+        self.raft.on_snapshot_installed(snapshot);
+        let replaced = std::mem::replace(&mut self.state, state);
+        self.snapshots.remains.push_back(SnapshotWriter::new(replaced));
+        self.snapshots.last_bytes = id.bytes;
+        self.snapshots.log_bytes = 0;
+        self.snapshots.is_releasing = true;
+        // Whoever waited for an entry that the snapshot stands for: it may be among them, or not.
+        self.refuse_overwritten(id.index);
+        self.raft.answer_chunk(from, id, InstallResult::Installed);
+        log::info!("snapshot installed index={} term={} bytes={}", id.index, id.term, id.bytes);
+        Ok(())
+    }
+}

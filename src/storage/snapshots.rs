@@ -1,0 +1,307 @@
+//! Saving a snapshot, taking over one that was sent, and releasing the log before it.
+//!
+//! The order is the whole point. (1) The file is written and synced under a temporary name, slice by
+//! slice. (2) It gets its name, and the directory is synced. (3) A record in the log says that this
+//! very file, by size and checksum, stands for the log up to its index. (4) Only then are the
+//! segments before it, and the snapshot before it, released. A crash between any two leaves a file
+//! that no record names, which the next start removes, or segments that nobody needs, which it
+//! releases.
+
+use bytes::Bytes;
+
+use super::disk::{self, Disk};
+use super::segment::RecordKind;
+use super::snapshot_file::{self, Parser, SnapshotFileError, snapshot_name};
+use super::state::encode_snapshot;
+use super::wal;
+use super::{Storage, WriteError};
+use crate::types::LogIndex;
+use crate::wire::Writer;
+use crate::wire::entry::{Snapshot, SnapshotId};
+
+/// The name of a snapshot that is being written or received.
+const UNFINISHED_SNAPSHOT: &str = "snapshot.tmp";
+
+/// A snapshot's file that is not finished.
+#[derive(Debug)]
+pub(super) struct Draft<F> {
+    file: F,
+    written_bytes: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Made of this node's own state.
+    Own { snapshot: Snapshot, checksum: u32 },
+    /// The bytes of another node's file, checked as they come.
+    Copy(Parser),
+}
+
+/// A snapshot's file, open for reading. It can be read to its end also when it was replaced by
+/// another.
+#[derive(Debug)]
+pub struct OpenSnapshot<F> {
+    file: F,
+    id: SnapshotId,
+}
+
+impl<F> OpenSnapshot<F> {
+    /// Whose bytes these are.
+    #[must_use]
+    pub fn id(&self) -> SnapshotId {
+        self.id
+    }
+}
+
+impl<D: Disk> Storage<D> {
+    /// The snapshot after which the log begins, if there is one.
+    #[must_use]
+    pub fn snapshot_id(&self) -> Option<SnapshotId> {
+        self.durable.state.snapshot
+    }
+
+    /// Begins a snapshot of this node's own state, one of entries that are all durable here. What
+    /// was begun and not saved is given up.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn begin_snapshot(&mut self, snapshot: Snapshot) -> Result<(), WriteError> {
+        let mut out = Writer::new();
+        let checksum = snapshot_file::put_header(&mut out, &snapshot);
+        self.begin_draft(Content::Own { snapshot, checksum })?;
+        self.extend_draft(&out.into_bytes())
+    }
+
+    /// Writes and syncs the next slice of the state.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    ///
+    /// # Panics
+    /// If no snapshot of this node's own was begun, or the slice is empty.
+    pub fn write_snapshot(&mut self, slice: &[u8]) -> Result<(), WriteError> {
+        assert!(!slice.is_empty(), "an empty slice would end the snapshot");
+        self.put_chunk(slice)
+    }
+
+    /// Ends the snapshot and records it: from now on the log begins after it.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    ///
+    /// # Panics
+    /// If no snapshot of this node's own was begun, or if it is not of this log.
+    pub fn save_snapshot(&mut self) -> Result<SnapshotId, WriteError> {
+        self.put_chunk(&[])?;
+        let draft = self.draft.take().expect("a snapshot was begun");
+        let Content::Own { snapshot: Snapshot { index, term, .. }, checksum } = draft.content else {
+            unreachable!("the end was written to a snapshot of this node's own");
+        };
+        let id = SnapshotId { index, term, bytes: draft.written_bytes, checksum };
+        self.record_snapshot(id, false)?;
+        Ok(id)
+    }
+
+    /// Begins to receive the bytes of another node's snapshot. What was begun and not saved is
+    /// given up.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn begin_copy(&mut self) -> Result<(), WriteError> {
+        self.begin_draft(Content::Copy(Parser::default()))
+    }
+
+    /// Writes and syncs the next bytes of the copy. Gives the parts of the state that they
+    /// complete, each found intact; or why they can be no part of a snapshot, and then the copy
+    /// is given up.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    ///
+    /// # Panics
+    /// If no copy was begun.
+    pub fn write_copy(&mut self, bytes: &[u8]) -> Result<Result<Vec<Bytes>, SnapshotFileError>, WriteError> {
+        let Some(Draft { content: Content::Copy(parser), .. }) = &mut self.draft else {
+            panic!("a copy was begun");
+        };
+        match parser.feed(bytes) {
+            Ok(payloads) => {
+                self.extend_draft(bytes)?;
+                Ok(Ok(payloads))
+            }
+            Err(error) => {
+                self.abandon_snapshot()?;
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// What the copy says of itself, once its header page was written.
+    #[must_use]
+    pub fn copied_snapshot(&self) -> Option<&Snapshot> {
+        match &self.draft {
+            Some(Draft { content: Content::Copy(parser), .. }) => parser.snapshot(),
+            _ => None,
+        }
+    }
+
+    /// Ends the copy, and takes it for the whole log: nothing of the log before is left, and the
+    /// next entry is the one after the snapshot. If it is not the snapshot `id`, whole and intact,
+    /// it is given up instead.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    ///
+    /// # Panics
+    /// If no copy was begun, or if it lies before the snapshot that is recorded.
+    pub fn install_copy(
+        &mut self,
+        id: SnapshotId,
+    ) -> Result<Result<Snapshot, SnapshotFileError>, WriteError> {
+        let Some(Draft { content: Content::Copy(parser), .. }) = &mut self.draft else {
+            panic!("a copy was begun");
+        };
+        let finished = std::mem::take(parser).finish().and_then(|(snapshot, found)| {
+            let other =
+                SnapshotFileError::Damaged { offset: 0, what: "it is another one than was announced" };
+            if found == id { Ok(snapshot) } else { Err(other) }
+        });
+        match finished {
+            Ok(snapshot) => {
+                self.draft = None;
+                self.record_snapshot(id, true)?;
+                let configuration = &snapshot.configuration;
+                self.durable.cluster = Some(configuration.cluster);
+                Ok(Ok(snapshot))
+            }
+            Err(error) => {
+                self.abandon_snapshot()?;
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// Gives up what was begun and not saved, if anything was.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn abandon_snapshot(&mut self) -> Result<(), WriteError> {
+        match self.draft.take() {
+            Some(_) => self.on_disk(|disk, _| remove(disk, UNFINISHED_SNAPSHOT)),
+            None => Ok(()),
+        }
+    }
+
+    /// Releases one segment of the log that the snapshot replaces: it becomes a spare, or it is
+    /// removed. Gives false if there is none. To be called once a turn: each costs a sync of the
+    /// directory, so that segments disappear in their order, whatever a crash leaves.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn release_segment(&mut self) -> Result<bool, WriteError> {
+        let Some(SnapshotId { index, .. }) = self.durable.state.snapshot else { return Ok(false) };
+        self.write(|wal, disk, _| wal.release(disk, index))
+    }
+
+    /// Opens the recorded snapshot to be read, slice by slice.
+    ///
+    /// # Errors
+    /// If that fails. The process should end, as after a failed write: what the log builds on is
+    /// gone.
+    pub fn open_snapshot(&mut self) -> Result<Option<OpenSnapshot<D::File>>, WriteError> {
+        let Some(id) = self.durable.state.snapshot else { return Ok(None) };
+        let name = snapshot_name(id.index);
+        let file = self.disk.open(&name).map_err(|cause| wal::failed(&self.disk, "open", &name, &cause))?;
+        Ok(Some(OpenSnapshot { file, id }))
+    }
+
+    /// Reads at most `max_bytes` of a snapshot's file from `offset` on; nothing at its end.
+    ///
+    /// # Errors
+    /// As [`Storage::open_snapshot`].
+    pub fn read_snapshot(
+        &mut self,
+        snapshot: &OpenSnapshot<D::File>,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Bytes, WriteError> {
+        let left = snapshot.id.bytes.saturating_sub(offset);
+        let mut bytes = vec![0; max_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let read = disk::read_exact(&mut self.disk, &snapshot.file, offset, &mut bytes);
+        let name = snapshot_name(snapshot.id.index);
+        read.map_err(|cause| wal::failed(&self.disk, "read", &name, &cause))?;
+        Ok(bytes.into())
+    }
+
+    /// Whether a snapshot of about so many bytes fits on the disk, with two segments besides. A
+    /// disk that does not say is believed to have room.
+    pub fn has_room_for(&mut self, bytes: u64) -> bool {
+        let reserve = 2 * self.wal.segment_bytes();
+        self.disk.free_space().map_or(true, |free| free >= bytes.saturating_add(reserve))
+    }
+
+    fn begin_draft(&mut self, content: Content) -> Result<(), WriteError> {
+        self.abandon_snapshot()?;
+        let file = self.on_disk(|disk, _| wal::create(disk, UNFINISHED_SNAPSHOT))?;
+        self.draft = Some(Draft { file, written_bytes: 0, content });
+        Ok(())
+    }
+
+    fn put_chunk(&mut self, payload: &[u8]) -> Result<(), WriteError> {
+        let Some(Draft { content: Content::Own { checksum, .. }, .. }) = &mut self.draft else {
+            panic!("a snapshot of this node's own was begun");
+        };
+        let mut out = Writer::with_capacity(payload.len() + 8);
+        *checksum = snapshot_file::put_chunk(&mut out, *checksum, payload);
+        self.extend_draft(&out.into_bytes())
+    }
+
+    fn extend_draft(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut draft = self.draft.take().expect("a snapshot was begun");
+        self.on_disk(|disk, options| {
+            let offset = usize::try_from(draft.written_bytes).expect("files are addressable");
+            wal::write(disk, UNFINISHED_SNAPSHOT, &draft.file, offset, bytes)?;
+            wal::sync(disk, options, UNFINISHED_SNAPSHOT, &draft.file)
+        })?;
+        draft.written_bytes += bytes.len() as u64;
+        self.draft = Some(draft);
+        Ok(())
+    }
+
+    /// The file is written and synced: gives it its name, records it, and removes the one before.
+    fn record_snapshot(&mut self, id: SnapshotId, resets_log: bool) -> Result<(), WriteError> {
+        let contradiction = self.durable.snapshot_contradiction(&id, resets_log);
+        assert!(
+            contradiction.is_none(),
+            "this must never be recorded: {}",
+            contradiction.unwrap_or_default()
+        );
+        let name = snapshot_name(id.index);
+        self.on_disk(|disk, options| wal::rename(disk, options, UNFINISHED_SNAPSHOT, &name))?;
+        let payload = encode_snapshot(&id, resets_log);
+        self.write(|wal, disk, durable| wal.append(disk, durable, (RecordKind::Snapshot, &payload)))?;
+        let before = self.durable.apply_snapshot(id, resets_log);
+        match before {
+            Some(SnapshotId { index, .. }) => self.on_disk(|disk, _| remove(disk, &snapshot_name(index))),
+            None => Ok(()),
+        }
+    }
+
+    fn on_disk<T>(
+        &mut self,
+        act: impl FnOnce(&mut D, super::Options) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
+        self.write(|wal, disk, _| act(disk, wal.options()))
+    }
+}
+
+/// The entries that a snapshot at `index` leaves of a log.
+pub(super) fn is_replaced(entry: LogIndex, snapshot: Option<SnapshotId>) -> bool {
+    snapshot.is_some_and(|snapshot| entry <= snapshot.index)
+}
+
+fn remove<D: Disk>(disk: &mut D, name: &str) -> Result<(), WriteError> {
+    let removed = disk.remove(name);
+    removed.map_err(|cause| wal::failed(disk, "remove", name, &cause))
+}

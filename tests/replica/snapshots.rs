@@ -1,0 +1,295 @@
+//! The log stays bounded, and nothing is lost by it.
+
+use kvstore::raft::LogBounds;
+use kvstore::types::LogIndex;
+
+use super::*;
+
+/// A snapshot every few entries, in many small slices.
+const TINY: SnapshotOptions = SnapshotOptions {
+    floor_bytes: 4_000,
+    slice_bytes: 700,
+    log_bounds: LogBounds { trailing_bytes: 0, max_bytes: 100_000 },
+};
+
+/// As `TINY`, and nothing is kept in memory for who is behind.
+const IMPATIENT: SnapshotOptions =
+    SnapshotOptions { log_bounds: LogBounds { trailing_bytes: 0, max_bytes: 0 }, ..TINY };
+
+/// After so many turns of a transfer something happens to it: from before its first chunk to the
+/// install.
+const MOMENTS: [usize; 10] = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55];
+
+impl World {
+    /// Puts numbers from `from` on, one at a time, each acknowledged; the value tells the number.
+    fn put_numbers(&mut self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            self.put_number(number);
+        }
+    }
+
+    fn put_number(&mut self, number: u64) {
+        let leader = self.leader().expect("somebody leads");
+        self.ask(leader, 1_000_000 + number, put(number, &format!("key{}", number % 50), &value(number)));
+        self.pass(1);
+        let answer = self.answer(1_000_000 + number).expect("it is acknowledged").1;
+        assert_eq!(answer.body, written(false), "put {number}");
+    }
+
+    fn first_index(&mut self, node: usize) -> LogIndex {
+        self.node(node).raft().log().first_index()
+    }
+
+    fn snapshot_index(&mut self, node: usize) -> LogIndex {
+        self.node(node).raft().snapshot().map_or(LogIndex(0), |snapshot| snapshot.index)
+    }
+
+    /// All running nodes have come to the same state; `numbers` were put last.
+    fn assert_same(&mut self, numbers: std::ops::Range<u64>) {
+        self.pass(400);
+        let digests: Vec<u64> =
+            self.running().into_iter().map(|node| self.node(node).state().digest()).collect();
+        assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+        for number in numbers {
+            let found = self.node(0).state().get(format!("key{}", number % 50).as_bytes());
+            assert_eq!(found, Some(value(number).into()), "number {number}");
+        }
+    }
+
+    fn files(&self, node: usize, ending: &str) -> usize {
+        let names = std::fs::read_dir(self.directory.path().join(node.to_string())).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(ending)).count()
+    }
+}
+
+fn value(number: u64) -> String {
+    format!("{number:0>200}")
+}
+
+#[test]
+fn log_under_load_stays_bounded_on_disk_and_in_memory() {
+    let mut world = World::founded_with(3, TINY);
+    for round in 0..12 {
+        world.put_numbers(round * 100 + 1..round * 100 + 101);
+        for node in 0..3 {
+            let held = world.node(node).raft().log().held_bytes();
+            assert!(held < 30_000, "node {node} holds {held} bytes in round {round}");
+            assert!(
+                world.files(node, ".wal") <= 3 + 5,
+                "node {node}: {} segments",
+                world.files(node, ".wal")
+            );
+            assert!(world.files(node, ".snap") <= 2);
+        }
+    }
+    let indexes: Vec<_> = (0..3).map(|node| world.snapshot_index(node)).collect();
+    assert!(indexes.iter().all(|index| *index > LogIndex(1000)), "{indexes:?}");
+    world.assert_same(1151..1201);
+}
+
+#[test]
+fn snapshots_of_the_nodes_are_not_taken_at_the_same_entries() {
+    let mut world = World::founded_with(3, TINY);
+    world.put_numbers(1..40);
+    let mut indexes: Vec<_> = (0..3).map(|node| world.snapshot_index(node)).collect();
+    indexes.dedup();
+    assert_eq!(indexes.len(), 3, "{indexes:?}");
+}
+
+#[test]
+fn all_restarted_after_compaction_find_everything() {
+    let mut world = World::founded_with(3, TINY);
+    world.put_numbers(1..200);
+    let before = world.node(0).state().digest();
+    (0..3).for_each(|node| world.kill(node));
+    (0..3).for_each(|node| world.restart(node));
+    assert!(world.first_index(0) > LogIndex(100), "the log before the snapshot is not read again");
+    world.pass(600);
+    assert_ne!(world.node(0).state().digest(), before, "a new leader's entry came");
+    world.put_numbers(200..210);
+    world.assert_same(160..210);
+}
+
+#[test]
+fn write_sent_again_after_snapshot_and_restart_gets_the_first_answer() {
+    let mut world = World::founded_with(3, TINY);
+    world.ask(0, 1, put(1, "once", "value"));
+    world.pass(1);
+    let first = world.answer(1).unwrap().1;
+    world.put_numbers(2..150);
+    (0..3).for_each(|node| world.kill(node));
+    (0..3).for_each(|node| world.restart(node));
+    world.pass(600);
+    let leader = world.leader().unwrap();
+    world.ask(leader, 2, put(1, "once", "value"));
+    world.pass(1);
+    let again = world.answer(2).unwrap().1;
+    assert_eq!((again.body, again.revision), (written(true), first.revision));
+}
+
+#[test]
+fn follower_that_was_away_for_long_is_sent_a_snapshot() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.put_numbers(1..20);
+    world.kill(2);
+    world.put_numbers(20..300);
+    assert!(world.node(0).raft().log().first_index() > LogIndex(200), "compacted although one is away");
+    world.restart(2);
+    world.put_numbers(300..320);
+    world.assert_same(270..320);
+    assert!(world.snapshot_index(2) > LogIndex(200));
+    // It also takes part: without it there is no majority now.
+    world.kill(1);
+    world.put_numbers(320..330);
+}
+
+#[test]
+fn write_sent_again_to_a_follower_that_installed_a_snapshot_is_known_there() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.kill(2);
+    world.put_numbers(1..200);
+    world.restart(2);
+    world.pass(100);
+    world.kill(1);
+    world.ask(0, 1, RequestBody::Transfer { to: NodeId(3) });
+    world.pass(50);
+    assert_eq!(world.leader(), Some(2));
+    world.ask(2, 2, put(199, "key49", &value(199)));
+    world.pass(1);
+    assert_eq!(world.answer(2).unwrap().1.body, written(true));
+}
+
+#[test]
+fn idle_cluster_compacted_to_its_tip_brings_a_follower_back_without_a_write() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.kill(2);
+    world.put_numbers(1..200);
+    world.restart(2);
+    world.assert_same(150..200);
+}
+
+#[test]
+fn follower_killed_at_any_moment_of_a_transfer_comes_back_and_catches_up() {
+    for moment in MOMENTS {
+        let mut world = World::founded_with(3, IMPATIENT);
+        world.kill(2);
+        world.put_numbers(1..80);
+        world.restart(2);
+        world.turns(moment);
+        world.kill(2);
+        world.put_numbers(80..90);
+        world.restart(2);
+        world.assert_same(40..90);
+    }
+}
+
+#[test]
+fn leader_changed_at_any_moment_of_a_transfer_does_not_confuse_it() {
+    for moment in MOMENTS {
+        let mut world = World::founded_with(5, IMPATIENT);
+        world.kill(4);
+        world.put_numbers(1..80);
+        world.restart(4);
+        world.turns(moment);
+        world.kill(0);
+        world.pass(600);
+        world.put_numbers(80..120);
+        world.restart(0);
+        world.assert_same(70..120);
+    }
+}
+
+#[test]
+fn leadership_lost_and_regained_during_a_transfer_begins_it_anew() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.kill(2);
+    world.put_numbers(1..80);
+    world.restart(2);
+    world.turns(6);
+    for to in [2, 1] {
+        let leader = world.leader().unwrap();
+        world.ask(leader, 1, RequestBody::Transfer { to: NodeId(to) });
+        world.turns(12);
+        world.pass(30);
+        let _ = world.answer(1);
+    }
+    world.assert_same(40..80);
+}
+
+#[test]
+fn snapshot_taken_while_another_is_being_sent_disturbs_neither() {
+    let mut world = World::founded_with(3, TINY);
+    world.kill(2);
+    world.put_numbers(1..600);
+    world.restart(2);
+    // One write after each few turns: the leader compacts again and again meanwhile.
+    let mut number = 600;
+    for _ in 0..60 {
+        world.turns(3);
+        let leader = world.leader().unwrap();
+        world.ask(leader, 1_000_000 + number, put(number, &format!("key{}", number % 50), &value(number)));
+        number += 1;
+    }
+    world.assert_same(number - 50..number);
+}
+
+#[test]
+fn follower_that_stays_silent_in_a_transfer_holds_up_nothing() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.kill(2);
+    world.put_numbers(1..100);
+    world.restart(2);
+    world.turns(8);
+    world.cut_off.insert(2);
+    let before = world.snapshot_index(0);
+    world.put_numbers(100..300);
+    let after = world.snapshot_index(0);
+    assert!(after > before.plus(100), "the leader goes on taking snapshots: {before}, {after}");
+    assert!(world.node(0).raft().log().held_bytes() < 30_000);
+    world.cut_off.remove(&2);
+    world.assert_same(250..300);
+}
+
+#[test]
+fn ex_leader_whose_entries_a_snapshot_replaced_answers_its_clients() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.put_numbers(1..10);
+    world.cut_off.insert(0);
+    world.ask(0, 7, put(500, "lost", "tail"));
+    world.ask(0, 8, put(501, "lost", "tail"));
+    world.pass(400);
+    let leader = world.leader_among(&[1, 2]);
+    for number in 10..200 {
+        world.ask(leader, 1_000_000 + number, put(number, &format!("key{}", number % 50), &value(number)));
+        world.pass(1);
+    }
+    world.cut_off.remove(&0);
+    world.link_all();
+    world.pass(200);
+    for id in [7, 8] {
+        let answer = world.answer(id).expect("every request that was taken is answered").1;
+        assert_eq!(answer.body, ResponseBody::Refused(Refused::LeadershipLost));
+    }
+    world.assert_same(150..200);
+    assert_eq!(world.node(0).state().get(b"lost"), None, "a divergent tail is gone");
+    assert!(world.snapshot_index(0) > LogIndex(50));
+}
+
+impl World {
+    /// So many rounds of turns and deliveries, and no time.
+    fn turns(&mut self, count: usize) {
+        for _ in 0..count {
+            for node in self.running() {
+                self.turn(node);
+            }
+            self.deliver_all();
+        }
+    }
+
+    fn leader_among(&self, nodes: &[usize]) -> usize {
+        let leads =
+            |node: &&usize| self.nodes[**node].as_ref().unwrap().leader() == Some(NodeId(**node as u64 + 1));
+        *nodes.iter().find(leads).expect("one of them leads")
+    }
+}
