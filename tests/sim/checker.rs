@@ -75,6 +75,11 @@ impl Checker {
         self.committed.len() as u64
     }
 
+    /// Whether every disk has the founding.
+    pub(crate) fn is_founded_everywhere(&self) -> bool {
+        self.nodes.iter().all(|books| books.mirror.durable_hash(1).is_some())
+    }
+
     fn quorum(&self) -> usize {
         self.nodes.len() / 2 + 1
     }

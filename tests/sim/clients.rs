@@ -118,7 +118,7 @@ impl Workload {
 
     /// From now on nobody is in a hurry.
     pub(crate) fn be_patient(&mut self, patience: Duration) {
-        (self.plan.least_patience, self.plan.patience) = (patience / 2, patience);
+        (self.plan.least_patience, self.plan.patience) = (patience * 2 / 3, patience);
         self.plan.mix[7] = 0;
     }
 

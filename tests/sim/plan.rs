@@ -194,7 +194,7 @@ fn draw_weather(rng: &mut Rng) -> Weather {
     let in_order = rng.chance(500_000);
     Weather {
         latency: (low, high),
-        tail_per_million: rng.pick(&[0, 1_000, 20_000]),
+        tail_per_million: rng.pick(&[0, 1_000, 20_000, 200_000]),
         tail: rng.pick(&[ms(50), ms(400), ms(2_000)]),
         // A connection loses nothing; what stands for reconnects loses all the more.
         loss_per_million: if in_order { 0 } else { rng.pick(&[0, 1_000, 20_000, 150_000]) },

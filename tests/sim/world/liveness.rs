@@ -51,13 +51,16 @@ const DEFECTS: [Defect; 8] = [
 
 /// For so many maximum election timeouts the cluster may look for a leader.
 const SETTLING_TIMEOUTS: u32 = 20;
-/// For so long its term must stay as it is then, and every request be answered.
-const STABLE: Duration = Duration::from_secs(3);
+/// For so long (longer than any client waits) its term must stay as it is then, and every request be answered.
+const STABLE: Duration = Duration::from_secs(6);
 
 impl World {
     /// Chooses a majority and heals it; breaks the others for good. Within 20 election timeouts
     /// there must be a leader, then terms must stand still and every request be answered.
     pub(crate) fn check_liveness(&mut self) {
+        if !self.checker.is_founded_everywhere() {
+            return; // the founding needs all nodes
+        }
         let core = self.choose_core();
         self.trace.line(self.now, || format!("liveness: the core is {:?}", shown(&core)));
         self.phase = Phase::Liveness { core: core.clone() };
@@ -117,7 +120,7 @@ impl World {
         self.network.heal();
         self.plan.disk.slow_per_million = 0;
         self.plan.disk.sync = (Duration::from_micros(50), Duration::from_micros(500));
-        self.clients.workload.be_patient(Duration::from_secs(10));
+        self.clients.workload.be_patient(Duration::from_secs(4));
         for node in 0..self.plan.nodes {
             self.nodes[node].slow_until = (Instant::ZERO, Duration::ZERO);
             if let Some(process) = &mut self.nodes[node].process {
@@ -193,7 +196,11 @@ impl World {
         let record = self.operations.record(number);
         let is_served = matches!(
             result,
-            Ok(_) | Err(Error::Busy(_) | Error::SessionExpired | Error::OutcomeForgotten)
+            Ok(_)
+                | Err(Error::Busy(_)
+                    | Error::SessionExpired
+                    | Error::OutcomeForgotten
+                    | Error::Unreachable(_))
         ) || matches!(
             result,
             Err(Error::Unknown { reason, .. }) if !matches!(reason, kvstore::client::UnknownReason::Deadline)
@@ -215,6 +222,12 @@ impl World {
         self.heal();
         // The longest deadline, and time for everybody to catch up.
         self.run_until(self.now + Duration::from_secs(11));
+        // The leader proposes to expire sessions every now and then, perhaps just now.
+        for _ in 0..20 {
+            if !self.is_all_equal() {
+                self.run_until(self.now + Duration::from_millis(10));
+            }
+        }
         let unanswered = self.clients.all.iter().filter(|client| client.operation.is_some()).count();
         if unanswered > 0 {
             violated!("every request is answered", "{unanswered} clients wait for ever");
@@ -228,6 +241,13 @@ impl World {
         if !linear_order::check(&self.operations) {
             self.stats.undecided += 1;
         }
+    }
+
+    fn is_all_equal(&self) -> bool {
+        let committed = LogIndex(self.checker.committed_index());
+        let logs = self.nodes.iter().filter_map(|machine| machine.process.as_ref());
+        let mut logs = logs.map(|process| process.replica.raft().log());
+        logs.all(|log| (log.applied(), log.last_index()) == (committed, committed))
     }
 
     fn check_all_equal(&self) {
