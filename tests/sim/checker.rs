@@ -125,6 +125,9 @@ impl Checker {
             self.check_send(node, sent);
         }
         self.check_leader(node, raft, before.as_ref());
+        if effects.failed.is_some() && raft.log().committed() <= LogIndex(1) {
+            return; // the founding did not take place
+        }
         self.check_commit(node, raft);
         self.check_state(node, replica);
         for reply in &effects.replies {
