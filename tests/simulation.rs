@@ -52,8 +52,9 @@ fn seeds_that_failed_once_pass() {
     assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
 }
 
-/// Bugs that these seeds do not find: holes, until somebody closes them. The golden scripts of Raft
-/// stand before them.
+/// Bugs that these seeds do not find: holes of the simulator, until somebody closes them. Golden
+/// scripts of Raft find them: `read_on_a_follower_asks_again_when_no_answer_comes`,
+/// `commit_ignores_acknowledgements_of_an_earlier_term`, `append_commits_no_further_than_its_last_entry`.
 #[cfg(feature = "planted-bugs")]
 const HOLES: [Bug; 3] = [Bug::LateRoundCounted, Bug::LateAckCounted, Bug::OwnTailCommitted];
 

@@ -28,7 +28,7 @@
 //! | candidates: split vote, timeout (5.2, 5.6) | `election_split_vote_is_tried_again_in_a_later_term`, `election_patience_begins_when_the_requests_leave`, `random::election_with_disks_slower_than_patience_is_won_in_few_terms` |
 //! | leaders: append, reply when applied (5.3) | `replicate_entry_stored_on_a_majority_is_committed_and_applied`, `propose_beyond_the_uncommitted_limit_is_refused_until_commitment` |
 //! | leaders: send from nextIndex, retry (5.3) | `replicate_lost_entries_are_sent_again_for_ever`, `replicate_full_window_that_was_lost_is_found_out`, `replicate_batch_within_its_limit_is_contiguous`, `replicate_paused_for_a_follower_without_a_link` |
-//! | leaders: decrement nextIndex (5.3, Figure 7) | `replicate_conflict_needs_one_round_trip_for_each_term`, `replicate_every_follower_of_figure_7_comes_to_equal_the_leader`, `replicate_late_refusal_or_acknowledgement_changes_nothing` |
+//! | leaders: decrement nextIndex (5.3, Figure 7) | `replicate_conflict_needs_one_round_trip_for_each_term`, `replicate_every_follower_of_figure_7_comes_to_equal_the_leader`, `replicate_late_refusal_or_acknowledgement_changes_nothing`, `commit_ignores_acknowledgements_of_an_earlier_term` |
 //! | leaders: commit the own term (5.4.2, Figure 8) | `commit_of_earlier_terms_follows_from_one_of_the_own_term`, `commit_of_the_own_term_keeps_rivals_from_being_elected` |
 //! | election restriction (5.4.1) | `vote_for_a_candidate_with_an_older_log_is_refused` |
 //! | followers and candidates crash (5.5) | `replicate_follower_that_restarts_is_sent_what_it_lacks`, `append_twice_or_in_part_or_empty_removes_nothing` |
@@ -119,6 +119,7 @@ scripts! {
     replicate_paused_for_a_follower_without_a_link
     commit_of_earlier_terms_follows_from_one_of_the_own_term
     commit_of_the_own_term_keeps_rivals_from_being_elected
+    commit_ignores_acknowledgements_of_an_earlier_term
     commit_told_to_a_follower_is_limited_to_what_matches_there
     propose_beyond_the_uncommitted_limit_is_refused_until_commitment
     propose_to_a_follower_is_refused
