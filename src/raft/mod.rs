@@ -13,6 +13,7 @@
 //!
 //! | file | what it answers |
 //! |---|---|
+//! | `config.rs` `core.rs` | settings; what a node has in every role |
 //! | `node.rs` | the rules for all servers, and the only changes of role (Figure 4) |
 //! | `follower.rs` `candidate.rs` `leader.rs` | a role's own state, and one `on_<message>` for each message |
 //! | `log.rs` | the log, and the Log Matching Property |

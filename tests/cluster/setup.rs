@@ -70,6 +70,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
             return Ok(seen);
         }
         ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        // For what a node neither logs nor says by itself: it must be asked again.
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -83,7 +83,7 @@ fn follower_stopped_for_a_second_causes_no_election() -> Result<()> {
     let writers = Writers::start(&cluster, 3, 1, "follower", PATIENCE);
     for follower in [1, 2] {
         stop(&cluster, follower)?;
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1)); // how long it is stopped is the point
         cluster.signal(follower, Signal::CONT)?;
         writers.wait_for(10)?;
     }

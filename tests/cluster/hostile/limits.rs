@@ -77,7 +77,7 @@ fn node_without_descriptors_survives_and_recovers_and_its_peers_still_connect() 
         cluster.status(2).ok()?.leader.is_some_and(|leader| leader.0 == 1).then_some(())
     })?;
     let before = processor_time(&cluster, 0)?;
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1)); // the second over which it is measured
     let spent = processor_time(&cluster, 0)? - before;
     ensure!(spent < Duration::from_millis(500), "a full node spent {spent:?} of a second");
 

@@ -137,7 +137,7 @@ fn half_close_ends_the_connection_and_costs_no_time() -> Result<()> {
         Ok(())
     })?;
     let before = processor_time(&target.cluster, 0)?;
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(1)); // the second over which it is measured
     let spent = processor_time(&target.cluster, 0)? - before;
     ensure!(spent < Duration::from_millis(500), "an idle node spent {spent:?} of a second");
     Ok(())
