@@ -8,8 +8,12 @@ mod disk;
 mod crashes;
 #[path = "wal_recovery/damage.rs"]
 mod damage;
+#[path = "wal_recovery/every_byte.rs"]
+mod every_byte;
 #[path = "wal_recovery/files.rs"]
 mod files;
+#[path = "wal_recovery/memory.rs"]
+mod memory;
 #[path = "wal_recovery/script.rs"]
 mod script;
 #[path = "wal_recovery/snapshots.rs"]

@@ -71,7 +71,7 @@ fn state_at(index: u64) -> Vec<u8> {
     (0..3000 + index * 7).map(|at| (at * index % 251) as u8).collect()
 }
 
-fn snapshot_of(index: u64, term: Term) -> Snapshot {
+pub(crate) fn snapshot_of(index: u64, term: Term) -> Snapshot {
     let founding = founding();
     let Payload::Configuration(configuration) = founding.entries[0].payload.clone() else { unreachable!() };
     Snapshot { index: LogIndex(index), term, stamp: ClusterTime(index), configuration }
