@@ -54,6 +54,16 @@ pub enum Bug {
     OverwrittenAcknowledged,
     /// A write is acknowledged once it is in the leader's log.
     AnsweredBeforeCommit,
+    /// Timers are fired before the sockets are read.
+    TimersBeforeSockets,
+    /// Output that nobody takes is kept without bound.
+    OutputUnbounded,
+    /// A connection's slot is free at once, and its name is the slot alone.
+    SlotReused,
+    /// Of two links the older is kept, whatever the boots behind them.
+    OldBootKept,
+    /// A redial that is accepted and closed counts as refused.
+    ClosedIsDead,
 }
 
 /// All of them.

@@ -5,20 +5,16 @@
 //! which ends the thread: wherever a half is forgotten (in the channel, too), nothing is left over.
 //! Only a dial that nobody answers keeps its thread for up to [`DIAL_LIMIT`].
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use bytes::Bytes;
-
+use super::conversation::{Inbox, Outbox, Said, hello, is_timeout};
 use super::roster::{DIAL_LIMIT, LinkId};
 use crate::time::Duration;
 use crate::wire::client::{Request, Response};
-use crate::wire::frame::{self, Decoder, Frame, FrameKind};
-use crate::wire::hello::{Refusal, Welcome};
-use crate::wire::{MAX_CLIENT_FRAME_BYTES, Reader, Writer};
+use crate::wire::hello::Welcome;
 
 /// How long one write may block: a node that reads nothing must not keep us from the others.
 const WRITE_LIMIT: Duration = Duration::from_millis(5);
@@ -55,14 +51,7 @@ impl Drop for WriteHalf {
 #[derive(Debug, Default)]
 pub(super) struct Connection {
     stream: Option<WriteHalf>,
-    unsent: VecDeque<Unsent>,
-}
-
-#[derive(Debug)]
-struct Unsent {
-    request: u64,
-    frame: Bytes,
-    written: usize,
+    outbox: Outbox,
 }
 
 impl Connection {
@@ -89,9 +78,7 @@ impl Connection {
         if self.stream.is_none() {
             return false;
         }
-        let mut out = Writer::new();
-        frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
-        self.unsent.push_back(Unsent { request: request.id, frame: out.into_bytes(), written: 0 });
+        self.outbox.queue(request);
         true
     }
 
@@ -100,33 +87,15 @@ impl Connection {
     /// After an error the socket is shut down, and the reading thread reports the end once it has
     /// read what had arrived. The error is the requests of which no byte was written.
     pub(super) fn flush(&mut self) -> Result<bool, Vec<u64>> {
-        let mut progress = false;
-        while let (Some(stream), Some(unsent)) = (&mut self.stream, self.unsent.front_mut()) {
-            match stream.0.write(&unsent.frame[unsent.written..]) {
-                Ok(0) => return Err(self.give_up()),
-                Ok(written) => {
-                    unsent.written += written;
-                    progress = true;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => return Ok(progress),
-                Err(_) => return Err(self.give_up()),
-            }
-            if unsent.written == unsent.frame.len() {
-                self.unsent.pop_front();
-            }
-        }
-        Ok(progress)
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        self.outbox.write_to(&mut stream.0).map_err(|_| {
+            self.stream = None;
+            self.outbox.give_up()
+        })
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
-    }
-
-    fn give_up(&mut self) -> Vec<u64> {
-        self.stream = None;
-        let unsent = self.unsent.drain(..);
-        unsent.filter(|unsent| unsent.written == 0).map(|unsent| unsent.request).collect()
+        !self.outbox.is_empty()
     }
 }
 
@@ -148,16 +117,13 @@ fn converse(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) -> io
     if !report(Event::Dialled(WriteHalf(stream.try_clone()?))) {
         return Ok(());
     }
-    let mut frames = Frames { decoder: Decoder::new(MAX_CLIENT_FRAME_BYTES), buffer: vec![0; READ_BYTES] };
-    let welcome = shake_hands(&mut stream, &mut frames)?;
+    let mut answers = Answers { inbox: Inbox::new(), buffer: vec![0; READ_BYTES] };
+    let welcome = shake_hands(&mut stream, &mut answers)?;
     if !report(Event::Connected(welcome)) {
         return Ok(());
     }
-    while let Some(frame) = frames.next(&mut stream, || report(Event::Progress))? {
-        let response = match frame.kind {
-            FrameKind::Response => Response::decode(frame.payload).map_err(nonsense)?,
-            _ => return Err(unexpected(frame)),
-        };
+    while let Some(said) = answers.next(&mut stream, || report(Event::Progress))? {
+        let Said::Response(response) = said else { unreachable!("a welcome is taken once") };
         if !report(Event::Response(response)) {
             break;
         }
@@ -185,61 +151,40 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     Err(last_error)
 }
 
-fn shake_hands(stream: &mut TcpStream, frames: &mut Frames) -> io::Result<Welcome> {
+fn shake_hands(stream: &mut TcpStream, answers: &mut Answers) -> io::Result<Welcome> {
     stream.set_read_timeout(Some(DIAL_LIMIT))?;
-    let mut hello = Writer::new();
-    frame::encode(FrameKind::ClientHello, &mut hello, |_| {});
-    stream.write_all(&hello.into_bytes())?;
-    let frame = frames.next(stream, || true)?.ok_or(ErrorKind::ConnectionReset)?;
+    stream.write_all(&hello())?;
+    let said = answers.next(stream, || true)?.ok_or(ErrorKind::ConnectionReset)?;
     stream.set_read_timeout(None)?;
-    match frame.kind {
-        FrameKind::Welcome => Welcome::decode(&mut Reader::new(frame.payload)).map_err(nonsense),
-        _ => Err(unexpected(frame)),
+    match said {
+        Said::Welcome(welcome) => Ok(welcome),
+        Said::Response(_) => unreachable!("a welcome comes first"),
     }
 }
 
-/// Frames as they arrive.
-struct Frames {
-    decoder: Decoder,
+/// What the node says, as it arrives.
+struct Answers {
+    inbox: Inbox,
     buffer: Vec<u8>,
 }
 
-impl Frames {
-    /// The next frame; `None` if the node closed, or if `on_progress`, which is called when a part
-    /// of a frame arrived, says that nobody listens any more.
-    fn next(&mut self, stream: &mut TcpStream, on_progress: impl Fn() -> bool) -> io::Result<Option<Frame>> {
+impl Answers {
+    /// The next thing said; `None` if the node closed, or if `on_progress`, which is called when a
+    /// part of it arrived, says that nobody listens any more.
+    fn next(&mut self, stream: &mut TcpStream, on_progress: impl Fn() -> bool) -> io::Result<Option<Said>> {
         loop {
-            if let Some(frame) = self.decoder.next().map_err(nonsense)? {
-                return Ok(Some(frame));
+            if let Some(said) = self.inbox.next_said()? {
+                return Ok(Some(said));
             }
-            if self.decoder.buffered() != 0 && !on_progress() {
+            if self.inbox.has_part() && !on_progress() {
                 return Ok(None);
             }
             match stream.read(&mut self.buffer) {
                 Ok(0) => return Ok(None),
-                Ok(count) => self.decoder.push(&self.buffer[..count]),
+                Ok(count) => self.inbox.push(&self.buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
-}
-
-/// A frame that is no answer: the node's reason to close, or nothing that belongs here.
-fn unexpected(frame: Frame) -> io::Error {
-    let refusal =
-        (frame.kind == FrameKind::Refusal).then(|| Refusal::decode(&mut Reader::new(frame.payload)));
-    match refusal {
-        Some(Ok(refusal)) => io::Error::other(refusal.message),
-        Some(Err(error)) => nonsense(error),
-        None => io::Error::other(format!("unexpected frame {:?}", frame.kind)),
-    }
-}
-
-fn nonsense(error: impl std::fmt::Display) -> io::Error {
-    io::Error::other(format!("it is no node of this version: {error}"))
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -24,10 +24,12 @@
 //! # Where things are
 //!
 //! [`session`] decides; within it, `roster` knows the nodes, `own_session` gives out the numbers, and
-//! `attempts` holds the table of what may be said at the end. `connection` carries the bytes.
+//! `attempts` holds the table of what may be said at the end. [`conversation`] makes bytes of requests
+//! and answers of bytes, and `connection` carries them.
 
 mod attempts;
 mod connection;
+pub mod conversation;
 mod error;
 mod own_session;
 mod roster;

@@ -3,6 +3,7 @@
 use slab::Slab;
 
 use super::{Connection, ConnectionId, Socket};
+use crate::planted::{Bug, is_planted};
 
 /// Connections and what their owner knows about each (`T`), in a slab.
 ///
@@ -21,6 +22,12 @@ struct Slot<S, T> {
     id: ConnectionId,
     connection: Connection<S>,
     owned: T,
+}
+
+impl<S, T> Slot<S, T> {
+    fn is(&self, id: ConnectionId) -> bool {
+        self.id == id || is_planted(Bug::SlotReused)
+    }
 }
 
 impl<S: Socket, T> Connections<S, T> {
@@ -61,7 +68,7 @@ impl<S: Socket, T> Connections<S, T> {
     /// The connection of this name and what is known about it, unless it was closed.
     pub fn get_mut(&mut self, id: ConnectionId) -> Option<(&mut Connection<S>, &mut T)> {
         let slot = self.slots.get_mut(id.slot as usize)?;
-        let alive = slot.id == id && !slot.connection.is_closed();
+        let alive = slot.is(id) && !slot.connection.is_closed();
         alive.then_some((&mut slot.connection, &mut slot.owned))
     }
 
@@ -69,7 +76,7 @@ impl<S: Socket, T> Connections<S, T> {
     #[must_use]
     pub fn get(&self, id: ConnectionId) -> Option<(&Connection<S>, &T)> {
         let slot = self.slots.get(id.slot as usize)?;
-        let alive = slot.id == id && !slot.connection.is_closed();
+        let alive = slot.is(id) && !slot.connection.is_closed();
         alive.then_some((&slot.connection, &slot.owned))
     }
 
@@ -88,7 +95,11 @@ impl<S: Socket, T> Connections<S, T> {
         let (connection, owned) = self.get_mut(id)?;
         connection.close();
         let owned = std::mem::take(owned);
-        self.closed.push(id);
+        if is_planted(Bug::SlotReused) {
+            self.slots.remove(id.slot as usize);
+        } else {
+            self.closed.push(id);
+        }
         Some(owned)
     }
 

@@ -4,7 +4,8 @@
 //! frame. So the caps apply at two moments. At the first frame: a client beyond the cap gets a
 //! refusal that says so. Before it: if too many connections have not introduced themselves, the
 //! one that had the longest time to do it makes room for the newest. Neither clients nor silent
-//! connections can therefore take the place of a node.
+//! connections can therefore take the place of a node. Whoever does not read what is sent to him is
+//! closed when too much of it waits.
 
 use std::collections::BTreeSet;
 
@@ -23,13 +24,22 @@ const MAX_UNKNOWN: u64 = 256;
 /// Connections accepted in one turn, at most.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// How many connections there may be.
+/// A client with more output than this waiting is closed.
+const CLIENT_OUTPUT_BYTES: usize = 8 << 20;
+/// A link with more output than this waiting is closed: what was queued is Raft's to send again.
+const PEER_OUTPUT_BYTES: usize = 16 << 20;
+
+/// How many connections there may be, and how much may wait to leave on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Clients.
     pub clients: usize,
     /// Connections that have not introduced themselves, or are being refused.
     pub unknown: usize,
+    /// Bytes that one client has not taken yet; above the largest answer by a mebibyte at least.
+    pub client_output_bytes: usize,
+    /// Bytes that one node has not taken yet; above all that Raft may have under way to it.
+    pub peer_output_bytes: usize,
 }
 
 impl Limits {
@@ -40,7 +50,12 @@ impl Limits {
         let reserved = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_PEER * peers as u64;
         let free = descriptors.saturating_sub(reserved).max(2);
         let unknown = (free / 4).clamp(1, MAX_UNKNOWN);
-        Self { clients: (free - unknown).min(MAX_CLIENTS) as usize, unknown: unknown as usize }
+        Self {
+            clients: (free - unknown).min(MAX_CLIENTS) as usize,
+            unknown: unknown as usize,
+            client_output_bytes: CLIENT_OUTPUT_BYTES,
+            peer_output_bytes: PEER_OUTPUT_BYTES,
+        }
     }
 }
 
@@ -139,32 +154,33 @@ impl Admission {
 mod tests {
     use super::*;
 
+    fn limits(clients: usize, unknown: usize) -> Limits {
+        Limits { clients, unknown, ..Limits::for_descriptors(0, 0) }
+    }
+
     fn connection(generation: u32) -> ConnectionId {
         ConnectionId { generation, slot: 100 - generation }
     }
 
     #[test]
     fn limits_leave_room_for_files_and_nodes_whatever_the_system_allows() {
-        for (descriptors, expected) in [
-            (0, Limits { clients: 1, unknown: 1 }),
-            (64, Limits { clients: 20, unknown: 6 }),
-            (1024, Limits { clients: 740, unknown: 246 }),
-            (1 << 40, Limits { clients: 65_536, unknown: 256 }),
-        ] {
+        for (descriptors, expected) in
+            [(0, limits(1, 1)), (64, limits(20, 6)), (1024, limits(740, 246)), (1 << 40, limits(65_536, 256))]
+        {
             assert_eq!(Limits::for_descriptors(descriptors, 2), expected, "{descriptors}");
         }
     }
 
     #[test]
     fn turn_lets_in_no_more_than_may_be_unknown() {
-        let admission = |unknown| Admission::new(Limits { clients: 1, unknown });
+        let admission = |unknown| Admission::new(limits(1, unknown));
         assert_eq!(admission(6).accepts_per_turn(), 6);
         assert_eq!(admission(256).accepts_per_turn(), ACCEPTS_PER_TURN);
     }
 
     #[test]
     fn unknown_beyond_the_cap_pushes_out_the_oldest() {
-        let mut admission = Admission::new(Limits { clients: 1, unknown: 2 });
+        let mut admission = Admission::new(limits(1, 2));
         assert_eq!(admission.on_unknown(connection(1)), None);
         assert_eq!(admission.on_unknown(connection(2)), None);
         assert_eq!(admission.on_unknown(connection(3)), Some(connection(1)));
@@ -174,7 +190,7 @@ mod tests {
 
     #[test]
     fn client_beyond_the_cap_is_refused_until_one_goes() {
-        let mut admission = Admission::new(Limits { clients: 1, unknown: 2 });
+        let mut admission = Admission::new(limits(1, 2));
         assert!(admission.admit_client());
         assert!(!admission.admit_client());
         admission.on_client_gone();
@@ -183,7 +199,7 @@ mod tests {
 
     #[test]
     fn paused_door_stays_shut_whatever_the_listener_says() {
-        let mut admission = Admission::new(Limits { clients: 1, unknown: 2 });
+        let mut admission = Admission::new(limits(1, 2));
         admission.pause();
         admission.on_listener_ready();
         assert!(!admission.may_accept());

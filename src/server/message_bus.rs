@@ -52,10 +52,6 @@ const SCRATCH_BYTES: usize = 256 << 10;
 const HELLO_BUDGET: ReadBudget = ReadBudget { bytes: MAX_HELLO_BYTES as usize + HEADER_BYTES, frames: 1 };
 const CLIENT_BUDGET: ReadBudget = ReadBudget { bytes: 64 << 10, frames: 128 };
 const PEER_BUDGET: ReadBudget = ReadBudget { bytes: 1 << 20, frames: usize::MAX };
-/// A client with more output than this waiting is closed.
-const CLIENT_HARD_BYTES: usize = 8 << 20;
-/// A link with more output than this waiting is closed: what was queued is Raft's to send again.
-const PEER_HARD_BYTES: usize = 16 << 20;
 /// Messages kept for nodes that must be told of the founding first.
 const MAX_HELD: usize = 64;
 

@@ -1,8 +1,8 @@
 //! A node as a process: one thread, one poll, one port.
 //!
-//! [`Server::run`] is the loop. Everything in it happens in **turns**: what has arrived is read,
-//! timers are fired, and then the replica's effects leave in one order, with one write and one sync
-//! for all of them. Three rules keep a turn honest:
+//! [`Server::run`] is the loop. Everything in it happens in **turns** ([`Node::turn`]): what has
+//! arrived is read, timers are fired, and then the replica's effects leave in one order, with one
+//! write and one sync for all of them. Three rules keep a turn honest:
 //!
 //! * **Sockets before timers.** After a pause of our own (a slow disk, a stopped process) the
 //!   leader's heartbeats wait in a socket; whoever fired the election timer first would depose a
@@ -45,7 +45,6 @@ use self::config::{Config, PeerEntry};
 use self::message_bus::MessageBus;
 use self::node::Node;
 use self::peers::{Identity, Peers};
-use self::turns::Turns;
 use crate::net::{self, ConnectionId, TcpDriver, TcpSocket};
 use crate::replica::{self, Replica};
 use crate::storage::{Disk, Recovered, Storage, WriteError};
@@ -111,12 +110,17 @@ pub enum RunError {
 
 /// A node that listens.
 pub struct Server<D: Disk> {
+    world: World,
+    node: Node<D, TcpSocket>,
+}
+
+/// What comes from outside: time, events and signals.
+struct World {
+    clock: Clock,
     poll: Poll,
     events: Events,
     signals: Signals,
-    clock: Clock,
-    turns: Turns,
-    node: Node<D, TcpSocket>,
+    /// The node was told to leave.
     is_leaving: bool,
 }
 
@@ -145,90 +149,76 @@ impl<D: Disk> Server<D> {
         let configuration = replica.configuration().cloned();
         let (entries, addresses) = entries(config, configuration.as_ref())?;
 
-        let poll = Poll::new()?;
-        let signals = signals(&poll)?;
-        let driver = listen(&poll, &config.listen)?;
+        let world = World::new(clock)?;
+        let driver = listen(&world.poll, &config.listen)?;
         let limits = Limits::for_descriptors(raise_descriptor_limit(), entries.len());
         let peers =
             Peers::new(identity, config.heartbeat, entries, configuration, &peer_boots, random.random());
         let bus = MessageBus::new(driver, peers, addresses, Admission::new(limits), now);
-        Ok(Self {
-            poll,
-            events: Events::with_capacity(EVENTS_PER_POLL),
-            signals,
-            clock,
-            turns: Turns::new(config.heartbeat, now),
-            node: Node::new(bus, replica),
-            is_leaving: false,
-        })
+        let node = Node::new(bus, replica, config.heartbeat, now);
+        Ok(Self { world, node })
     }
 
     /// Runs until a signal has ended it and leadership was handed over.
     ///
     /// # Errors
     /// See [`RunError`]. The process must end: what is in memory may be ahead of the disk.
-    pub fn run(mut self) -> Result<(), RunError> {
+    pub fn run(self) -> Result<(), RunError> {
+        let Self { mut world, mut node } = self;
         loop {
-            let wake = self.sleep()?;
-            let now = self.clock.now();
-            self.node.read_sockets(now);
-            if self.turns.is_late(now, wake) {
-                self.poll(Some(Duration::ZERO))?;
-                self.node.read_sockets(now);
-            }
-            self.node.fire_timers(now);
-            self.node.process_ready(now)?;
-            self.node.reap();
-            if self.is_leaving && self.node.may_exit(now) {
+            let now = world.clock.now();
+            let wake = node.end_turn(now);
+            let now = world.poll(&mut node, wake.map(|wake| wake.since(now)))?;
+            node.turn(now, |node| world.poll(node, Some(Duration::ZERO)).map(drop))?;
+            if world.is_leaving && node.may_exit(now) {
                 return Ok(());
             }
         }
     }
+}
 
-    /// Sleeps until something happens or a timer is due, and not at all while work is left over.
-    /// Returns when it meant to wake at the latest.
-    fn sleep(&mut self) -> Result<Instant, RunError> {
-        let now = self.clock.now();
-        self.turns.on_turn_end(now);
-        let wake = if self.node.has_work(now) { Some(now) } else { self.node.next_wake() };
-        self.poll(wake.map(|wake| wake.since(now)))?;
-        Ok(wake.map_or(Instant::MAX, |wake| wake.max(now)))
+impl World {
+    fn new(clock: Clock) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let signals = signals(&poll)?;
+        let events = Events::with_capacity(EVENTS_PER_POLL);
+        Ok(Self { clock, poll, events, signals, is_leaving: false })
     }
 
     /// The only call that waits. Tells connections what their events say; nothing is read yet.
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<(), RunError> {
+    /// Gives the time at which it returned.
+    fn poll<D: Disk>(
+        &mut self,
+        node: &mut Node<D, TcpSocket>,
+        timeout: Option<Duration>,
+    ) -> Result<Instant, RunError> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // A signal, or the process was stopped and continues. There are no events, but what
             // arrived meanwhile must be read before any timer fires.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
-                self.turns.on_interrupted();
+                node.on_interrupted();
             }
             Err(error) => return Err(error.into()),
         }
-        let mut is_told_to_leave = false;
+        let now = self.clock.now();
         for event in &self.events {
             match event.token() {
-                net::LISTENER => self.node.bus_mut().on_listener_ready(),
-                SIGNALS => is_told_to_leave |= self.signals.pending().count() > 0,
+                net::LISTENER => node.bus_mut().on_listener_ready(),
+                SIGNALS if self.signals.pending().count() > 0 && !self.is_leaving => {
+                    info!("told to end; a second signal ends this process at once");
+                    self.is_leaving = true;
+                    node.begin_hand_over(now);
+                }
+                SIGNALS => {}
                 Token(bits) => {
                     let id = ConnectionId::from_u64(bits as u64);
-                    self.node.bus_mut().on_event(id, net::readiness(event));
+                    node.bus_mut().on_event(id, net::readiness(event));
                 }
             }
         }
-        if is_told_to_leave && !self.is_leaving {
-            self.leave();
-        }
-        Ok(())
-    }
-
-    fn leave(&mut self) {
-        info!("told to end; a second signal ends this process at once");
-        self.is_leaving = true;
-        let now = self.clock.now();
-        self.node.begin_hand_over(now);
+        Ok(now)
     }
 }
 

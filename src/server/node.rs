@@ -4,10 +4,12 @@
 //! very same node over its own sockets, disk and time.
 
 use super::message_bus::{Inbound, MessageBus};
+use super::turns::Turns;
 use crate::net::Socket;
+use crate::planted::{Bug, is_planted};
 use crate::replica::{Replica, Transport};
 use crate::storage::{Disk, WriteError};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Frames of clients in one turn, at most; the rest waits for the next turn.
 const CLIENT_FRAMES_PER_TURN: usize = 4096;
@@ -16,17 +18,24 @@ const CLIENT_FRAMES_PER_TURN: usize = 4096;
 pub struct Node<D: Disk, S: Socket> {
     bus: MessageBus<S>,
     replica: Replica<D>,
+    turns: Turns,
 }
 
 impl<D: Disk, S: Socket> Node<D, S> {
-    /// Puts the two together.
-    pub fn new(bus: MessageBus<S>, replica: Replica<D>) -> Self {
-        Self { bus, replica }
+    /// Puts the two together. Turns shall be shorter than `heartbeat`.
+    pub fn new(bus: MessageBus<S>, replica: Replica<D>, heartbeat: Duration, now: Instant) -> Self {
+        Self { bus, replica, turns: Turns::new(heartbeat, now) }
     }
 
     /// Where events go.
     pub fn bus_mut(&mut self) -> &mut MessageBus<S> {
         &mut self.bus
+    }
+
+    /// The message bus, to look at.
+    #[must_use]
+    pub fn bus(&self) -> &MessageBus<S> {
+        &self.bus
     }
 
     /// The replica, to look at.
@@ -35,22 +44,56 @@ impl<D: Disk, S: Socket> Node<D, S> {
         &self.replica
     }
 
-    /// Whether a turn would find something to do now, without any event.
-    #[must_use]
-    pub fn has_work(&self, now: Instant) -> bool {
+    /// A poll was interrupted: it told of no event, though there may be some.
+    pub fn on_interrupted(&mut self) {
+        self.turns.on_interrupted();
+    }
+
+    /// The turn before has ended by `now`. When the next must begin at the latest: at once, if it
+    /// would find something to do without any event; else at the next timer.
+    pub fn end_turn(&mut self, now: Instant) -> Option<Instant> {
+        let wake = if self.has_work(now) { Some(now) } else { self.next_wake() };
+        self.turns.end(now, wake);
+        wake
+    }
+
+    /// A turn, once the events of a poll were told: everything that has arrived is read, then timers
+    /// are fired, then the effects of both leave. `poll_again` tells of the events that came
+    /// meanwhile, without waiting; it is asked after a stall.
+    ///
+    /// # Errors
+    /// A failed write or poll: the process must end.
+    pub fn turn<E: From<WriteError>>(
+        &mut self,
+        now: Instant,
+        poll_again: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if is_planted(Bug::TimersBeforeSockets) {
+            self.fire_timers(now);
+        }
+        self.read_sockets(now);
+        if self.turns.is_late(now) {
+            poll_again(self)?;
+            self.read_sockets(now);
+        }
+        self.fire_timers(now);
+        self.process_ready(now)?;
+        self.bus.reap();
+        Ok(())
+    }
+
+    fn has_work(&self, now: Instant) -> bool {
         self.bus.has_work() || self.may_read_clients(now) || self.replica.has_work(now)
     }
 
-    /// When the next turn must begin at the latest.
-    #[must_use]
-    pub fn next_wake(&self) -> Option<Instant> {
+    fn next_wake(&self) -> Option<Instant> {
         let wakes = [self.bus.next_wake(), self.replica.next_wake(), self.replica.exit_at()];
         wakes.into_iter().flatten().min()
     }
 
     /// Reads every connection that may have input, once and within its budget: nodes before
     /// clients, and who wants to connect last.
-    pub fn read_sockets(&mut self, now: Instant) {
+    fn read_sockets(&mut self, now: Instant) {
         self.deliver(now);
         for _ in 0..self.bus.ready_peers() {
             self.bus.read_next_peer(now);
@@ -69,7 +112,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
     }
 
     /// Fires what is due, sockets first: a leader of whom something is still to be read is alive.
-    pub fn fire_timers(&mut self, now: Instant) {
+    fn fire_timers(&mut self, now: Instant) {
         self.bus.fire_timers(now);
         self.deliver(now);
         if let Some(leader) = self.replica.leader().filter(|leader| self.bus.has_unread(*leader)) {
@@ -82,10 +125,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
 
     /// Lets the replica's effects of this turn happen, in its order. What they make durable about
     /// the cluster decides from then on who is a member.
-    ///
-    /// # Errors
-    /// A failed write: the process must end.
-    pub fn process_ready(&mut self, now: Instant) -> Result<(), WriteError> {
+    fn process_ready(&mut self, now: Instant) -> Result<(), WriteError> {
         self.replica.process_ready(now, &mut self.bus)?;
         if let Some(configuration) = self.replica.configuration()
             && self.bus.configuration() != Some(configuration)
@@ -94,11 +134,6 @@ impl<D: Disk, S: Socket> Node<D, S> {
         }
         self.bus.flush();
         Ok(())
-    }
-
-    /// Closes the sockets of what ended in this turn.
-    pub fn reap(&mut self) {
-        self.bus.reap();
     }
 
     /// Begins to leave: a leader hands over.

@@ -33,9 +33,12 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("raft", &["wire", "timer_wheel", "types", "time", "planted"]),
     ("kv", &["wire", "timer_wheel", "types", "time", "planted"]),
     ("storage", &["wire", "timer_wheel", "types", "time", "planted"]),
-    ("net", &["wire", "timer_wheel", "types", "time"]),
+    ("net", &["wire", "timer_wheel", "types", "time", "planted"]),
     ("replica", &["raft", "kv", "storage", "wire", "timer_wheel", "types", "time", "planted"]),
-    ("server", &["replica", "raft", "kv", "storage", "net", "wire", "timer_wheel", "types", "time"]),
+    (
+        "server",
+        &["replica", "raft", "kv", "storage", "net", "wire", "timer_wheel", "types", "time", "planted"],
+    ),
     ("client", &["wire", "types", "time"]),
     ("bin/kv_client", &["client", "wire", "types", "time"]),
     (

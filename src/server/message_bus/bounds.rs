@@ -1,6 +1,6 @@
 //! What connections may take of this process, and what they take now.
 
-use super::{CLIENT_HARD_BYTES, MAX_HELD, MessageBus, PEER_HARD_BYTES, Party, Visitor};
+use super::{MAX_HELD, MessageBus, Party, Visitor};
 use crate::net::{CloseCause, Connection, ConnectionId, ReadBudget, Socket};
 use crate::wire::client::Bound;
 use crate::wire::frame::HEADER_BYTES;
@@ -28,10 +28,10 @@ impl<S: Socket> MessageBus<S> {
             ("unknown_connections", unknown, limits.unknown),
             ("client_requests", unanswered.unwrap_or(0), MAX_UNANSWERED),
             ("client_input_bytes", self.largest(is_client, input), frame(MAX_CLIENT_FRAME_BYTES)),
-            ("client_output_bytes", self.largest(is_client, output), CLIENT_HARD_BYTES),
+            ("client_output_bytes", self.largest(is_client, output), limits.client_output_bytes),
             ("all_clients_output_bytes", self.backlog_bytes(), ALL_CLIENTS_OUTPUT_BYTES),
             ("peer_input_bytes", self.largest(is_peer, input), frame(MAX_PEER_FRAME_BYTES)),
-            ("peer_output_bytes", self.largest(is_peer, output), PEER_HARD_BYTES),
+            ("peer_output_bytes", self.largest(is_peer, output), limits.peer_output_bytes),
             ("messages_held_for_founding", self.held.len(), MAX_HELD),
         ]
         .map(|(name, used, cap)| Bound { name: name.to_owned(), used: used as u64, cap: cap as u64 })

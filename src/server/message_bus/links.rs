@@ -11,6 +11,7 @@ use super::{
     MAX_HELLO_BYTES, MessageBus, PROGRESS_TIMEOUT, Party, Timer, Visitor,
 };
 use crate::net::{CloseCause, Connection, ConnectionId, Socket};
+use crate::planted::{Bug, is_planted};
 use crate::replica::ClientConnection;
 use crate::server::dialler::{DIAL_TIMEOUT, Failure};
 use crate::server::peers::Effect;
@@ -267,9 +268,11 @@ impl<S: Socket> MessageBus<S> {
 fn failure(cause: &CloseCause) -> Failure {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset};
     match cause {
+        CloseCause::EndOfStream if is_planted(Bug::ClosedIsDead) => Failure::Refused,
         CloseCause::EndOfStream => Failure::ClosedEarly,
         CloseCause::Io(error) => match error.kind() {
             ConnectionRefused => Failure::Refused,
+            ConnectionReset if is_planted(Bug::ClosedIsDead) => Failure::Refused,
             ConnectionReset | ConnectionAborted | BrokenPipe => Failure::ClosedEarly,
             _ => Failure::Other,
         },

@@ -6,8 +6,9 @@
 //! asked, only for not reading.
 
 use super::bounds::CLIENT_SOFT_BYTES;
-use super::{CLIENT_HARD_BYTES, MessageBus, PEER_HARD_BYTES, Party, Visitor};
+use super::{MessageBus, Party, Visitor};
 use crate::net::{CloseCause, Connection, ConnectionId, Socket};
+use crate::planted::{Bug, is_planted};
 use crate::wire::Writer;
 use crate::wire::client::Response;
 use crate::wire::frame::FrameKind;
@@ -17,8 +18,10 @@ impl<S: Socket> MessageBus<S> {
     pub(super) fn queue(&mut self, id: ConnectionId, kind: FrameKind, write: impl FnOnce(&mut Writer)) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         connection.queue(kind, write);
-        let cap = if visitor.party == Party::Peer { PEER_HARD_BYTES } else { CLIENT_HARD_BYTES };
-        if connection.queued_bytes() > cap {
+        let limits = self.admission.limits();
+        let is_peer = visitor.party == Party::Peer;
+        let cap = if is_peer { limits.peer_output_bytes } else { limits.client_output_bytes };
+        if connection.queued_bytes() > cap && !is_planted(Bug::OutputUnbounded) {
             self.close(id, &CloseCause::Overflow);
         } else if !visitor.is_dirty {
             visitor.is_dirty = true;

@@ -19,7 +19,8 @@ use crate::wire::peer::{Heartbeat, TimeoutNow};
 use crate::wire::{Reader, Writer};
 
 const EMFILE: i32 = 24;
-const LIMITS: Limits = Limits { clients: 2, unknown: 3 };
+const LIMITS: Limits =
+    Limits { clients: 2, unknown: 3, client_output_bytes: 8 << 20, peer_output_bytes: 16 << 20 };
 
 fn address(id: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(id).unwrap()], 9000))
