@@ -15,12 +15,13 @@ use kvstore::storage::Recovered;
 use kvstore::types::{BootNumber, LogIndex, NodeId, Revision, Term};
 use kvstore::wire::client::{ResponseBody, RoleName};
 use kvstore::wire::entry::HardState;
-use kvstore::wire::peer::{AppendResult, Message};
+use kvstore::wire::peer::{AppendResult, InstallResult, Message};
 
 use super::disk::SimDisk;
-use super::mirror::Mirror;
+use super::mirror::{Mirror, Positions, Torn};
 use super::node::{Sent, TurnEffects, id_of};
 use super::reference::Reference;
+use super::transfers::Transfers;
 
 /// Breaks off the run: a rule is violated. The name of the rule stands first.
 macro_rules! violated {
@@ -37,9 +38,11 @@ pub(crate) struct Checker {
     positions: BTreeMap<(u64, Term), u64>,
     leaders: BTreeMap<Term, usize>,
     votes: BTreeMap<(usize, Term), NodeId>,
-    /// The committed history: running hashes, and the term in which each commit was first seen.
-    committed: Vec<(u64, Term)>,
+    /// The committed history, and the term in which each commit was first seen.
+    committed: Positions,
+    committed_in: Vec<Term>,
     pub(crate) reference: Reference,
+    pub(crate) transfers: Transfers,
 }
 
 /// What is known of one node, over all its boots.
@@ -47,21 +50,30 @@ struct NodeBooks {
     mirror: Mirror,
     view: Option<View>,
     boot: BootNumber,
-    /// The last turn ended in the middle of writing, with the log durable up to here, it claims.
-    torn_at: Option<LogIndex>,
+    /// The last turn failed.
+    torn: Option<Torn>,
+    /// The index of its last snapshot, as far as it says.
+    snapshot: LogIndex,
 }
 
 impl Checker {
     pub(crate) fn new(nodes: usize, reference: Reference) -> Self {
-        let books =
-            || NodeBooks { mirror: Mirror::default(), view: None, boot: BootNumber(0), torn_at: None };
+        let books = || NodeBooks {
+            mirror: Mirror::default(),
+            view: None,
+            boot: BootNumber(0),
+            torn: None,
+            snapshot: LogIndex::ZERO,
+        };
         Self {
             nodes: (0..nodes).map(|_| books()).collect(),
             positions: BTreeMap::new(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
-            committed: Vec::new(),
+            committed: Positions::new(),
+            committed_in: Vec::new(),
             reference,
+            transfers: Transfers::default(),
         }
     }
 
@@ -92,14 +104,24 @@ impl Checker {
         }
         books.boot = recovered.boot;
         books.view = None;
-        let attempted = books.torn_at.take();
-        if let Err(difference) = books.mirror.recover(recovered, attempted) {
+        let torn = books.torn.take();
+        if let Err(difference) = books.mirror.recover(recovered, &self.committed, torn) {
             violated!("synced is kept", "node {}: {difference}", node + 1);
         }
+        let snapshot = recovered.snapshot.as_ref().map_or(LogIndex::ZERO, |found| found.snapshot.index);
+        if snapshot < books.snapshot {
+            violated!(
+                "a snapshot is durable before it counts",
+                "node {}: snapshot {snapshot} after {}",
+                node + 1,
+                books.snapshot
+            );
+        }
+        books.snapshot = snapshot;
     }
 
-    /// A turn was taken.
-    pub(crate) fn on_turn(&mut self, node: usize, replica: &Replica<SimDisk>, effects: &TurnEffects) {
+    /// A turn was taken. Gives whether the node has a new snapshot.
+    pub(crate) fn on_turn(&mut self, node: usize, replica: &Replica<SimDisk>, effects: &TurnEffects) -> bool {
         let raft = replica.raft();
         invariants::check(raft);
         let view = View::of(raft);
@@ -108,25 +130,25 @@ impl Checker {
             invariants::check_step(before, &view);
             self.check_counting(node, before, &view);
         }
-        self.update_log(node, raft);
+        let is_installed = self.update_log(node, raft);
         self.nodes[node].mirror.hard_state = raft.hard_state();
-        for sent in effects.sends.iter().filter(|sent| sent.syncs == 0) {
+        for sent in effects.sends.iter().filter(|sent| !sent.after_log) {
             self.check_send(node, sent);
         }
         // A turn that fails may have got past its sync; then it must be held to it.
-        let is_past = effects.sends.iter().any(|sent| sent.syncs > 0)
-            || effects.syncs > 0 && self.nodes[node].mirror.is_news(raft.log().stable());
-        if effects.failed.is_none() && effects.syncs > 0 || is_past {
+        let is_past = effects.sends.iter().any(|sent| sent.after_log)
+            || effects.log_syncs > 0 && self.nodes[node].mirror.is_news(raft.log().stable());
+        if effects.failed.is_none() && effects.log_syncs > 0 || is_past {
             self.nodes[node].mirror.on_synced(raft.log().stable());
         }
-        let is_torn = effects.failed.is_some() && !is_past;
-        self.nodes[node].torn_at = is_torn.then_some(raft.log().stable());
-        for sent in effects.sends.iter().filter(|sent| sent.syncs > 0) {
+        let log = (!is_past).then_some(raft.log().stable());
+        self.nodes[node].torn = effects.failed.is_some().then_some(Torn { log });
+        for sent in effects.sends.iter().filter(|sent| sent.after_log) {
             self.check_send(node, sent);
         }
         self.check_leader(node, raft, before.as_ref());
         if effects.failed.is_some() && raft.log().committed() <= LogIndex(1) {
-            return; // the founding did not take place
+            return false; // the founding did not take place
         }
         self.check_commit(node, raft);
         self.check_state(node, replica);
@@ -136,18 +158,39 @@ impl Checker {
             self.check_answer(node, response.revision, is_write);
         }
         check_caps(node, replica);
+        self.note_snapshot(node, raft, is_installed)
+    }
+
+    /// Notes a node's last snapshot. Gives whether it is new.
+    fn note_snapshot(&mut self, node: usize, raft: &Raft, is_installed: bool) -> bool {
+        let index = raft.snapshot().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
+        let is_new = std::mem::replace(&mut self.nodes[node].snapshot, index) != index;
+        if is_new {
+            self.transfers.on_snapshot(is_installed);
+        }
+        is_new
     }
 
     /// Log Matching: "if two logs contain an entry with the same index and term, then the logs are
     /// identical in all entries up through the given index".
-    fn update_log(&mut self, node: usize, raft: &Raft) {
-        let Self { nodes, positions, .. } = self;
-        nodes[node].mirror.update(raft.log(), |index, term, hash| {
+    ///
+    /// Gives whether a snapshot took the place of the log; then it is durable.
+    fn update_log(&mut self, node: usize, raft: &Raft) -> bool {
+        let Self { nodes, positions, committed, .. } = self;
+        let mirror = &mut nodes[node].mirror;
+        let updated = mirror.update(raft.log(), committed, |index, term, hash| {
             let known = *positions.entry((index, term)).or_insert(hash);
             if known != hash {
                 violated!("log matching", "node {}: entry {index} of term {term} is another", node + 1);
             }
         });
+        let is_installed = updated.unwrap_or_else(|difference| {
+            violated!("snapshots hold what is committed", "node {}: {difference}", node + 1)
+        });
+        if is_installed {
+            mirror.on_log_synced(raft.log().base().index);
+        }
+        is_installed
     }
 
     /// No promise leaves before the disk has it, and no vote is given twice.
@@ -173,6 +216,11 @@ impl Checker {
                 if let AppendResult::Match { match_index } = response.result {
                     self.check_acknowledgement(node, *to, response.term, match_index);
                 }
+            }
+            Message::InstallSnapshot(chunk) => self.transfers.on_chunk(node, *to, chunk),
+            Message::InstallSnapshotResponse(response) if response.result == InstallResult::Installed => {
+                self.check_acknowledgement(node, *to, response.term, response.snapshot.index);
+                self.transfers.on_installed(node);
             }
             _ => {}
         }
@@ -236,10 +284,10 @@ impl Checker {
         if led_before {
             return;
         }
-        let before_term = self.committed.iter().rposition(|(_, committed_in)| *committed_in < term);
+        let before_term = self.committed_in.iter().rposition(|committed_in| *committed_in < term);
         if let Some(position) = before_term {
             let index = position as u64 + 1;
-            if self.nodes[node].mirror.hash(index) != Some(self.committed[position].0) {
+            if self.nodes[node].mirror.hash(index) != Some(self.committed[position].1) {
                 violated!("leader completeness", "node {} leads term {term} without {index}", node + 1);
             }
         }
@@ -269,13 +317,15 @@ impl Checker {
         let committed = raft.log().committed().0;
         let common = known.min(committed);
         let mirror = &self.nodes[node].mirror;
-        if common > 0 && mirror.hash(common) != Some(self.committed[common as usize - 1].0) {
+        if common > 0 && mirror.hash(common) != Some(self.committed[common as usize - 1].1) {
             violated!("committed entries never change", "node {} has another entry {common}", node + 1);
         }
         for index in known + 1..=committed {
-            let entry = raft.log().entry(LogIndex(index)).expect("the log is kept whole");
+            let entry = raft.log().entry(LogIndex(index));
+            let entry = entry.expect("what was just committed is in no snapshot yet");
             let hash = self.nodes[node].mirror.hash(index).expect("the mirror has all of it");
-            self.committed.push((hash, raft.term()));
+            self.committed.push((entry.term, hash));
+            self.committed_in.push(raft.term());
             self.reference.apply(entry);
         }
         if committed > known.max(1) {
@@ -291,7 +341,7 @@ impl Checker {
     }
 
     fn durable_copies(&self, index: u64) -> usize {
-        let hash = Some(self.committed[index as usize - 1].0);
+        let hash = Some(self.committed[index as usize - 1].1);
         self.nodes.iter().filter(|books| books.mirror.durable_hash(index) == hash).count()
     }
 

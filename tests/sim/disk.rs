@@ -9,7 +9,7 @@
 //! either version.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
@@ -65,6 +65,8 @@ struct Machine {
     process: u64,
     operations: u64,
     syncs: u64,
+    /// Those of them that made something of the log durable.
+    log_syncs: u64,
     fault: Fault,
     short_counts: bool,
     capacity_bytes: u64,
@@ -96,6 +98,7 @@ impl SimDisk {
             process: 0,
             operations: 0,
             syncs: 0,
+            log_syncs: 0,
             fault: Fault::None,
             short_counts: false,
             capacity_bytes: u64::MAX,
@@ -103,17 +106,30 @@ impl SimDisk {
         Self { machine: Rc::new(RefCell::new(machine)) }
     }
 
-    /// Another disk with the same content, which goes its own way from here on.
+    /// Another disk with the same content, which goes its own way from here on. What no name leads to
+    /// is not on it.
     pub(crate) fn fork(&self, seed: u64) -> Self {
-        let rng = Rng::seed_from_u64(seed);
-        let machine = Machine { rng, ..self.machine.borrow().clone() };
-        Self { machine: Rc::new(RefCell::new(machine)) }
+        let machine = self.machine.borrow();
+        let named = machine.named();
+        let kept = |(number, inode): (usize, &Inode)| match named.contains(&number) {
+            true => inode.clone(),
+            false => Inode::default(),
+        };
+        let fork = Machine {
+            rng: Rng::seed_from_u64(seed),
+            inodes: machine.inodes.iter().enumerate().map(kept).collect(),
+            names: machine.names.clone(),
+            durable_names: machine.durable_names.clone(),
+            pending_names: machine.pending_names.clone(),
+            ..*machine
+        };
+        Self { machine: Rc::new(RefCell::new(fork)) }
     }
 
     /// Counts operations from 0 again, with this fault ahead.
     pub(crate) fn set_fault(&self, fault: Fault) {
         let mut machine = self.machine.borrow_mut();
-        (machine.fault, machine.operations, machine.syncs) = (fault, 0, 0);
+        (machine.fault, machine.operations, machine.syncs, machine.log_syncs) = (fault, 0, 0, 0);
     }
 
     /// Whether reads and writes may do less than they were asked to, or be interrupted.
@@ -137,9 +153,23 @@ impl SimDisk {
         let mut machine = self.machine.borrow_mut();
         machine.process += 1;
         machine.fault = Fault::None;
+        let named = machine.named();
+        let nameless = machine.inodes.iter_mut().enumerate().filter(|(inode, _)| !named.contains(inode));
+        nameless.for_each(|(_, inode)| *inode = Inode::default());
         if end == End::PowerCut {
             machine.cut_power();
         }
+    }
+
+    /// How many syncs of the log's segments there were since the last `set_fault`: not of a snapshot,
+    /// nor of a segment that is only being prepared.
+    pub(crate) fn log_syncs(&self) -> u64 {
+        self.machine.borrow().log_syncs
+    }
+
+    /// Whether a snapshot is being written, or received.
+    pub(crate) fn has_unfinished_snapshot(&self) -> bool {
+        self.machine.borrow().names.contains_key("snapshot.tmp")
     }
 
     /// All names, as the kernel shows them.
@@ -211,6 +241,21 @@ impl Machine {
     fn change_name(&mut self, change: NameChange) {
         apply(&change, &mut self.names);
         self.pending_names.push(change);
+    }
+
+    /// Whether an inode has no name but one under which no log is: it is only being prepared.
+    fn is_unfinished(&self, inode: usize) -> bool {
+        let name = self.names.iter().find(|(_, named)| **named == inode).map(|(name, _)| name.as_str());
+        matches!(name, Some("snapshot.tmp" | "spare.tmp"))
+    }
+
+    /// The files to which some name leads, or may lead after a power cut. To the others none ever will.
+    fn named(&self) -> BTreeSet<usize> {
+        let pending = self.pending_names.iter().filter_map(|change| match change {
+            NameChange::Create(_, inode) | NameChange::Rename(_, _, inode) => Some(inode),
+            NameChange::Remove(_) => None,
+        });
+        self.names.values().chain(self.durable_names.values()).chain(pending).copied().collect()
     }
 
     fn cut_power(&mut self) {
@@ -366,6 +411,7 @@ impl Disk for SimDisk {
     fn sync(&mut self, file: &SimFile) -> io::Result<()> {
         let machine = &mut *self.machine.borrow_mut();
         machine.syncs += 1;
+        machine.log_syncs += u64::from(!machine.is_unfinished(file.inode));
         let (done, result) = machine.begin();
         let crashes = matches!(machine.fault, Fault::Crash(_));
         let mut rng = Rng::seed_from_u64(machine.rng.random());
@@ -549,6 +595,38 @@ mod tests {
         let mut into = [0; 64];
         let count = (0..50).filter_map(|_| disk.read_at(&file, 0, &mut into).ok()).min().unwrap();
         assert!(count < 64);
+    }
+
+    #[test]
+    fn disk_tells_the_log_from_what_is_only_prepared() {
+        let mut disk = SimDisk::new(1);
+        let segment = written(&mut disk, b"a record");
+        let snapshot = disk.create("snapshot.tmp").unwrap();
+        assert!(disk.has_unfinished_snapshot());
+        disk.sync(&snapshot).unwrap();
+        assert_eq!((disk.operations().1, disk.log_syncs()), (2, 1));
+        disk.rename("snapshot.tmp", "0000000001.snap").unwrap();
+        disk.sync(&segment).unwrap();
+        assert!(!disk.has_unfinished_snapshot());
+        assert_eq!((disk.operations().1, disk.log_syncs()), (3, 2));
+    }
+
+    #[test]
+    fn disk_fork_lacks_only_what_has_no_name() {
+        let mut disk = SimDisk::new(1);
+        written(&mut disk, b"gone");
+        disk.remove("file").unwrap();
+        let found_in = |disk: &SimDisk| {
+            let forks = (0..40).map(|seed| disk.fork(seed));
+            let is_found = |fork: &SimDisk| {
+                fork.end_process(End::PowerCut);
+                fork.names().iter().any(|name| fork.content(name) == b"gone")
+            };
+            forks.filter(is_found).count()
+        };
+        assert!((1..40).contains(&found_in(&disk)), "until the directory is synced it may come back, or not");
+        disk.sync_dir().unwrap();
+        assert_eq!(found_in(&disk), 0);
     }
 
     #[test]

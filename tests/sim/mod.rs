@@ -17,5 +17,6 @@ pub(crate) mod runner;
 pub(crate) mod stats;
 mod store_model;
 mod trace;
+mod transfers;
 mod words;
 mod world;

@@ -110,6 +110,8 @@ pub(crate) struct TurnEffects {
     pub(crate) welcomes: Vec<(Connection, Welcome)>,
     /// How many files were synced.
     pub(crate) syncs: u64,
+    /// How many of these syncs were of the log.
+    pub(crate) log_syncs: u64,
     /// Peers whose link was found lost.
     pub(crate) lost: Vec<usize>,
     pub(crate) failed: Option<WriteError>,
@@ -119,6 +121,8 @@ pub(crate) struct TurnEffects {
 pub(crate) struct Sent<T> {
     pub(crate) what: T,
     pub(crate) syncs: u64,
+    /// The turn's part of the log was durable when it left.
+    pub(crate) after_log: bool,
     pub(crate) bytes: Bytes,
 }
 
@@ -127,6 +131,7 @@ pub(crate) struct Start {
     pub(crate) number: u64,
     pub(crate) timing: Timing,
     pub(crate) caps: Caps,
+    pub(crate) snapshots: SnapshotOptions,
     pub(crate) segment_bytes: u64,
     pub(crate) seed: u64,
     pub(crate) clock: LocalClock,
@@ -176,7 +181,7 @@ impl SimNode {
             election_max: start.timing.election_max,
             fsync: true,
             seed: start.seed,
-            snapshots: SnapshotOptions::default(),
+            snapshots: start.snapshots,
         };
         let local = start.clock.at(now);
         let replica = Replica::with_caps(options, start.caps, storage, recovered.clone(), local);
@@ -208,11 +213,12 @@ impl SimNode {
         if process.replica.next_wake().is_some_and(|wake| wake <= local) {
             process.replica.tick(local);
         }
-        let before = self.disk.operations().1;
+        let before = (self.disk.operations().1, self.disk.log_syncs());
         let mut outbox = Outbox { disk: &self.disk, before, effects: &mut effects };
         let result = process.replica.process_ready(local, &mut outbox);
         effects.failed = result.err();
-        effects.syncs = self.disk.operations().1 - before;
+        effects.syncs = self.disk.operations().1 - before.0;
+        effects.log_syncs = self.disk.log_syncs() - before.1;
         if effects.failed.is_none() {
             process.tell_founding(local, &mut effects);
         }
@@ -306,7 +312,8 @@ impl Process {
             link.told_at = Some(now);
             let message = Message::Found(configuration.clone());
             let bytes = encoded(|out| message.encode(out));
-            effects.sends.push(Sent { what: (*peer, message), syncs: effects.syncs, bytes });
+            let (syncs, after_log) = (effects.syncs, effects.log_syncs > 0);
+            effects.sends.push(Sent { what: (*peer, message), syncs, after_log, bytes });
         }
     }
 }
@@ -323,25 +330,29 @@ impl Input {
 /// The replica's way out: notes what leaves, and after how many syncs.
 struct Outbox<'a> {
     disk: &'a SimDisk,
-    before: u64,
+    /// Syncs, and those of the log, before the turn.
+    before: (u64, u64),
     effects: &'a mut TurnEffects,
 }
 
 impl Outbox<'_> {
-    fn syncs(&self) -> u64 {
-        self.disk.operations().1 - self.before
+    fn sent<T>(&self, what: T, bytes: Bytes) -> Sent<T> {
+        let (syncs, log_syncs) = (self.disk.operations().1, self.disk.log_syncs());
+        Sent { what, syncs: syncs - self.before.0, after_log: log_syncs > self.before.1, bytes }
     }
 }
 
 impl Transport for Outbox<'_> {
     fn send(&mut self, to: NodeId, message: &Message) {
-        let (syncs, bytes) = (self.syncs(), encoded(|out| message.encode(out)));
-        self.effects.sends.push(Sent { what: (index_of(to), message.clone()), syncs, bytes });
+        let bytes = encoded(|out| message.encode(out));
+        let sent = self.sent((index_of(to), message.clone()), bytes);
+        self.effects.sends.push(sent);
     }
 
     fn reply(&mut self, client: ClientConnection, response: &Response) {
-        let (syncs, bytes) = (self.syncs(), encoded(|out| response.encode(out)));
-        self.effects.replies.push(Sent { what: (Connection(client.0), response.clone()), syncs, bytes });
+        let bytes = encoded(|out| response.encode(out));
+        let sent = self.sent((Connection(client.0), response.clone()), bytes);
+        self.effects.replies.push(sent);
     }
 
     fn flush(&mut self) {}

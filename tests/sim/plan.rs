@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use kvstore::kv::{Limits, Quota};
-use kvstore::replica::Caps;
+use kvstore::raft::LogBounds;
+use kvstore::replica::{Caps, SnapshotOptions};
 use kvstore::time::Duration;
 
 use super::rng::Rng;
@@ -24,6 +25,8 @@ pub(crate) enum Fault {
     PowerCutAll,
     /// A machine loses power in the middle of one of its next disk operations.
     PowerCutInWrite,
+    /// The same, while it writes or receives a snapshot.
+    PowerCutInSnapshot,
     /// A write or sync fails, and the process ends by it.
     DiskError,
     /// The next syncs of a disk are slow.
@@ -56,7 +59,14 @@ pub(crate) enum Fault {
 
 /// Faults that are switched off together.
 const CLASSES: [&[Fault]; 5] = [
-    &[Fault::Kill, Fault::PowerCut, Fault::KillAll, Fault::PowerCutAll, Fault::PowerCutInWrite],
+    &[
+        Fault::Kill,
+        Fault::PowerCut,
+        Fault::KillAll,
+        Fault::PowerCutAll,
+        Fault::PowerCutInWrite,
+        Fault::PowerCutInSnapshot,
+    ],
     &[Fault::DiskError, Fault::DiskStall],
     &[Fault::Pause, Fault::ClockJump],
     &[Fault::Isolate, Fault::Split, Fault::Bridge, Fault::Ring, Fault::OneWay, Fault::Swizzle],
@@ -65,12 +75,13 @@ const CLASSES: [&[Fault]; 5] = [
 
 /// How often each fault happens compared to the others: the mean time between two of a kind is the
 /// run's own mean times this.
-const RARITY: [(Fault, u32); 19] = [
+const RARITY: [(Fault, u32); 20] = [
     (Fault::Kill, 3),
     (Fault::PowerCut, 4),
     (Fault::KillAll, 12),
     (Fault::PowerCutAll, 8),
     (Fault::PowerCutInWrite, 4),
+    (Fault::PowerCutInSnapshot, 4),
     (Fault::DiskError, 8),
     (Fault::DiskStall, 4),
     (Fault::Pause, 3),
@@ -147,6 +158,7 @@ pub(crate) struct Plan {
     pub(crate) disk: DiskPlan,
     pub(crate) clients: ClientPlan,
     pub(crate) caps: Caps,
+    pub(crate) snapshots: SnapshotOptions,
     /// The mean time between two faults of each kind that is on.
     pub(crate) faults: BTreeMap<Fault, Duration>,
     /// The longest downtime, pause and partition.
@@ -174,6 +186,7 @@ impl Plan {
             disk: draw_disk(rng),
             clients: draw_clients(rng),
             caps: draw_caps(rng),
+            snapshots: draw_snapshots(rng),
             faults: draw_faults(rng, temper),
             longest_fault: rng.pick(&[ms(300), ms(2_000), ms(6_000)]).max(timing.election_max),
             clock_error_ppm: rng.pick(&[0, 1_000, 100_000]),
@@ -248,6 +261,20 @@ fn draw_caps(rng: &mut Rng) -> Caps {
     }
 }
 
+/// Snapshots every 5 to 500 entries, of which each takes about 200 bytes; in some runs so little of
+/// the log is kept beyond them that whoever is behind at all needs one.
+fn draw_snapshots(rng: &mut Rng) -> SnapshotOptions {
+    let trailing_bytes = rng.pick(&[0, 1 << 10, 16 << 10]);
+    SnapshotOptions {
+        floor_bytes: 200 * rng.pick(&[5, 20, 100, 500]),
+        slice_bytes: rng.pick(&[200, 1 << 10, 8 << 10, 256 << 10]),
+        log_bounds: LogBounds {
+            trailing_bytes,
+            max_bytes: trailing_bytes + rng.pick(&[0, 4 << 10, 64 << 10]),
+        },
+    }
+}
+
 fn draw_faults(rng: &mut Rng, temper: Duration) -> BTreeMap<Fault, Duration> {
     let mut faults: BTreeMap<Fault, Duration> =
         RARITY.into_iter().map(|(fault, rarity)| (fault, temper * rarity)).collect();
@@ -260,6 +287,6 @@ fn draw_faults(rng: &mut Rng, temper: Duration) -> BTreeMap<Fault, Duration> {
 }
 
 /// All kinds of faults.
-pub(crate) fn all_faults() -> [Fault; 19] {
+pub(crate) fn all_faults() -> [Fault; 20] {
     RARITY.map(|(fault, _)| fault)
 }

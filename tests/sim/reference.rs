@@ -59,18 +59,8 @@ impl Reference {
 
     /// The next committed entry.
     pub(crate) fn apply(&mut self, entry: &Entry) {
-        let revision = Revision::from(entry.index);
-        match &entry.payload {
-            Payload::NoOp { .. } | Payload::Configuration(_) => self.state.advance(revision, entry.stamp),
-            Payload::Command(command) => {
-                let command = Command::decode(command.clone()).expect("committed commands can be read");
-                let applied = self.state.apply(revision, entry.stamp, command.clone());
-                if let (Command::Write(write), Applied::Written { outcome, cached: false, .. }) =
-                    (command, applied)
-                {
-                    self.take_effect(revision.0, write, outcome);
-                }
-            }
+        if let Some((write, outcome)) = apply(&mut self.state, entry) {
+            self.take_effect(entry.index.0, write, outcome);
         }
         self.digests.push(self.state.digest());
     }
@@ -119,6 +109,20 @@ impl Reference {
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
         (rows, more)
+    }
+}
+
+/// Applies an entry. Gives the write that took effect, if one did.
+pub(crate) fn apply(state: &mut StateMachine, entry: &Entry) -> Option<(Write, Outcome)> {
+    let revision = Revision::from(entry.index);
+    let Payload::Command(command) = &entry.payload else {
+        state.advance(revision, entry.stamp);
+        return None;
+    };
+    let command = Command::decode(command.clone()).expect("committed commands can be read");
+    match (command.clone(), state.apply(revision, entry.stamp, command)) {
+        (Command::Write(write), Applied::Written { outcome, cached: false, .. }) => Some((write, outcome)),
+        _ => None,
     }
 }
 

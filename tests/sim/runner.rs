@@ -55,6 +55,7 @@ fn play(world: &mut World) {
     stats.answers = world.operations.answered;
     stats.leaders = world.checker.leader_count() as u64;
     stats.events = world.trace.events;
+    stats.snapshots = world.checker.transfers.counts;
     if stats.answers >= 20 * simulated.as_secs() {
         stats.counted = simulated;
     }

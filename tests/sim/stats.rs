@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use kvstore::time::Duration;
 
 use super::plan::Fault;
+use super::transfers::SnapshotCounts;
 
 /// How many types of messages there are between nodes.
-const MESSAGE_TYPES: usize = 12;
+const MESSAGE_TYPES: usize = 14;
 
 /// Counts over one run or many.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,7 @@ pub(crate) struct Stats {
     pub(crate) disk_images: u64,
     /// Runs in which the search for a linear order was given up.
     pub(crate) undecided: u64,
+    pub(crate) snapshots: SnapshotCounts,
     faults: BTreeMap<Fault, u64>,
     messages: [u64; MESSAGE_TYPES + 1],
 }
@@ -47,6 +49,7 @@ impl Stats {
         self.events += run.events;
         self.disk_images += run.disk_images;
         self.undecided += run.undecided;
+        self.snapshots.add(&run.snapshots);
         for (fault, count) in &run.faults {
             *self.faults.entry(*fault).or_insert(0) += count;
         }
@@ -72,6 +75,10 @@ impl Stats {
         if !missing.is_empty() {
             found.push(format!("no fault of the kinds {missing:?}"));
         }
+        let missing = self.snapshots.missing();
+        if !missing.is_empty() {
+            found.push(format!("no snapshot was {missing:?}"));
+        }
         if self.fault_count() < seconds / 5 {
             found.push(format!("{} faults in {seconds} s", self.fault_count()));
         }
@@ -89,7 +96,7 @@ impl Stats {
         format!(
             "{} runs, {} simulated cluster-seconds ({} counted) in {:.1} s: {:.0} a second\n\
              {} events, {} answers, {} unknown outcomes, {} leaders, {} disk images read back, {} undecided\n\
-             {} faults: {:?}\nmessages by type: {:?}",
+             {:?}\n{} faults: {:?}\nmessages by type: {:?}",
             self.runs,
             self.simulated.as_secs(),
             self.counted.as_secs(),
@@ -101,6 +108,7 @@ impl Stats {
             self.leaders,
             self.disk_images,
             self.undecided,
+            self.snapshots,
             self.fault_count(),
             self.faults,
             &self.messages[1..],

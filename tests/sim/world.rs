@@ -6,6 +6,7 @@
 
 mod asking;
 mod faults;
+mod images;
 mod links;
 mod liveness;
 mod turns;

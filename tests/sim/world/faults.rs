@@ -19,6 +19,9 @@ impl World {
         if self.phase != Phase::Turmoil {
             return;
         }
+        if fault == Fault::PowerCutInSnapshot && self.writers_of_snapshots().is_empty() {
+            return self.queue.add(self.now + self.plan.timing.heartbeat, Event::Fault(fault));
+        }
         self.schedule_fault(fault, self.plan.faults[&fault]);
         self.trace.line(self.now, || format!("fault: {fault:?}"));
         self.trace.note(self.now, &[5, fault as u64]);
@@ -33,6 +36,11 @@ impl World {
             Fault::PowerCutInWrite => {
                 let operation = self.streams.faults.below(6);
                 self.nodes[node].disk.set_fault(disk::Fault::Crash(operation));
+            }
+            Fault::PowerCutInSnapshot => {
+                let writers = self.writers_of_snapshots();
+                let operation = self.streams.faults.below(24);
+                self.nodes[self.streams.faults.pick(&writers)].disk.set_fault(disk::Fault::Crash(operation));
             }
             Fault::DiskError => {
                 let operation = self.streams.faults.below(6);
@@ -74,6 +82,15 @@ impl World {
                 self.end_client(client);
             }
         }
+    }
+
+    /// The nodes that write a snapshot of their own or receive one.
+    fn writers_of_snapshots(&self) -> Vec<usize> {
+        let is_writer = |node: &usize| {
+            let node = &self.nodes[*node];
+            node.process.is_some() && node.disk.has_unfinished_snapshot()
+        };
+        (0..self.plan.nodes).filter(is_writer).collect()
     }
 
     /// How long a fault lasts: often short, at times very long.

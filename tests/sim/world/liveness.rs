@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use kvstore::client::Error;
 use kvstore::client::session::Answer;
 use kvstore::replica::ClientConnection;
-use kvstore::storage::{self, Storage};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{LogIndex, NodeId, Term};
 use kvstore::wire::client::{Request, RequestBody, ResponseBody, RoleName};
@@ -296,27 +295,6 @@ impl World {
         let left: Vec<String> = used.map(|bound| format!("{} {}", bound.used, bound.name)).collect();
         if !left.is_empty() {
             violated!("nothing is left over", "node {} at rest has {left:?}", node + 1);
-        }
-    }
-
-    /// What a power cut leaves on the disk is the whole log, and replaying it gives the same state.
-    fn check_disk(&mut self, node: usize) {
-        self.stats.disk_images += 1;
-        let image = self.nodes[node].disk.fork(self.streams.disks.u64());
-        image.end_process(End::PowerCut);
-        let options = storage::Options { segment_bytes: self.plan.disk.segment_bytes, sync: true };
-        let incarnation = self.nodes[node].incarnation();
-        let recovered = match Storage::open(image, id_of(node), options, incarnation) {
-            Ok((_, recovered)) => recovered,
-            Err(error) => violated!("a sound disk is not refused", "node {}: {error}", node + 1),
-        };
-        let mut replayed = crate::sim::reference::Reference::new(self.plan.caps.sessions);
-        recovered.entries.iter().for_each(|entry| replayed.apply(entry));
-        let revision = self.checker.committed_index();
-        if replayed.revision() < revision
-            || replayed.digest_at(revision) != self.checker.reference.digest_at(revision)
-        {
-            violated!("replay gives the same state", "node {} replays to another", node + 1);
         }
     }
 }

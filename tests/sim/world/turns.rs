@@ -26,6 +26,7 @@ impl World {
             number: self.take_number(),
             timing: self.plan.timing,
             caps: self.plan.caps,
+            snapshots: self.plan.snapshots,
             segment_bytes: self.plan.disk.segment_bytes,
             seed: self.streams.starts.u64(),
             clock: LocalClock::new(self.now, origin, rate),
@@ -110,7 +111,9 @@ impl World {
         let words = [2, node as u64, raft.term().0, raft.log().last_index().0, raft.log().committed().0];
         self.trace.note(self.now, &words);
         self.trace.note(self.now, &[replica.state().digest()]);
-        self.checker.on_turn(node, replica, &effects);
+        if self.checker.on_turn(node, replica, &effects) && effects.failed.is_none() {
+            self.on_snapshot(node);
+        }
         let departures = self.departures(node, &effects);
         self.dispatch(node, &effects, &departures);
         let end = *departures.last().expect("the turn ends after its last sync");
@@ -174,7 +177,7 @@ impl World {
                     .add(at, Event::ToClient { client: end.client, life: end.life, link: end.link, what });
             }
         }
-        for Sent { what: (to, message), syncs, bytes } in &effects.sends {
+        for Sent { what: (to, message), syncs, bytes, .. } in &effects.sends {
             self.stats.on_message(bytes);
             self.trace.note_bytes(bytes);
             let depart = departures[*syncs as usize];
@@ -183,7 +186,7 @@ impl World {
             });
             self.send_to_peer(node, *to, bytes.clone(), depart);
         }
-        for Sent { what: (connection, response), syncs, bytes } in &effects.replies {
+        for Sent { what: (connection, response), syncs, bytes, .. } in &effects.replies {
             self.trace.note_bytes(bytes);
             let Some(end) = self.clients.ends.get(connection).copied() else { continue };
             self.trace.line(self.now, || format!("node {} -> client {}: {response:?}", node + 1, end.client));
