@@ -145,7 +145,10 @@ fn put_of_a_dash_reads_standard_input() {
 
 #[test]
 fn wrong_usage_exits_2_with_one_line() {
-    for words in ["put k", "cas k v", "--seq 1 put k v", "--client-id c --seq 1 get k", "frobnicate"] {
+    let commands = ["put k", "cas k v", "--seq 1 put k v", "--client-id c --seq 1 get k", "frobnicate"];
+    let loads =
+        ["bench --clients 0", "bench --seconds 1 --count 1", "bench --op frobnicate", "bench --rate 0"];
+    for words in commands.into_iter().chain(loads) {
         let (status, stdout, stderr) = line("127.0.0.1:15000", words);
         assert_eq!((status, stdout.as_str(), stderr.lines().count()), (2, "", 1), "{words}: {stderr}");
         assert!(stderr.starts_with("kv_client: "), "{stderr}");
@@ -189,6 +192,40 @@ fn unknown_outcome_exits_3_and_can_be_asked_about_as_the_message_says() {
     let (_, again) = stderr.trim().split_once("same command with ").expect("it says how to ask again");
     assert!(again.starts_with("--client-id library:"), "{again}");
     assert_eq!(line(&node.address, &format!("{again} put k v")).1, "OK (cached)\n");
+}
+
+#[test]
+fn bench_prints_its_summary_on_stdout_and_its_progress_on_stderr() {
+    let node = Store::node();
+    let (status, stdout, stderr) = line(&node.address, "bench --count 20 --keys 5 --clients 2");
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!((status, lines.len()), (0, 5), "{stdout}{stderr}");
+    assert!(lines[0].starts_with("put, 2 clients with 1 in flight each, closed loop, 5 keys"), "{stdout}");
+    assert!(lines[1].starts_with("  20 answers in "), "{stdout}");
+    let columns = ["p50 ", "p90 ", "p99 ", "p99.9 ", "max "];
+    assert!(columns.iter().all(|column| lines[2].contains(column)), "{stdout}");
+    assert!(lines[3].starts_with("  longest gap between two acknowledgements: "), "{stdout}");
+    assert_eq!(lines[4], "  errors: 0; unknown outcomes: 0");
+    assert!(stderr.contains("per second") && stderr.lines().count() >= 3, "{stderr}");
+}
+
+#[test]
+fn bench_counts_errors_and_exits_1_and_without_a_node_exits_4() {
+    let mut answers = 0;
+    let mut store = Store::default();
+    // The first request, which is not counted, is answered, and of the others every second.
+    let node = FakeNode::alone(Box::new(move |request| {
+        answers += 1;
+        let refused = answers % 2 == 0;
+        if refused { refuse(Refused::TooLarge("no".into())) } else { store.react(&request.body) }
+    }));
+    let (status, stdout, stderr) = line(&node.address, "--json bench --count 10");
+    let summary: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((status, &summary["answers"], &summary["errors"]), (1, &5.into(), &5.into()), "{stderr}");
+    assert_eq!((&summary["ok"], &summary["errors_by_word"]["too_large"]), (&false.into(), &5.into()));
+    let dead = address(&listener());
+    let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 bench --count 10");
+    assert_eq!((status, stdout.as_str(), stderr.lines().count()), (4, "", 1), "{stderr}");
 }
 
 #[test]

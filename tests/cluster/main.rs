@@ -9,6 +9,7 @@
 mod cluster;
 
 mod bad_input;
+mod bench;
 mod commands;
 mod durability;
 mod hostile;

@@ -12,6 +12,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use kvstore::client::{Error, Identity, Options};
 use kvstore::types::{ClientId, ClientName, ClusterTime, Sequence};
 
+use crate::bench::arguments::BenchArguments;
+
 /// What stands before the 32 digits of an id that a fresh session made for itself.
 const LIBRARY_PREFIX: &str = "library:";
 
@@ -119,6 +121,10 @@ pub(crate) enum Command {
     /// The named sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Put the cluster under load and measure it: exactly-once writes, retries and fail-over as
+    /// every client has them. Progress goes to stderr, the summary to stdout; exit 1 if a request
+    /// failed or its outcome stayed unknown. Writes keys that begin with `bench/`
+    Bench(BenchArguments),
 }
 
 /// A comparison's operands.

@@ -13,6 +13,7 @@ use kvstore::wire::client::{MAX_SCAN_ROWS, Operation, Outcome};
 
 use crate::Failure;
 use crate::arguments::{Arguments, Cas, Command, SessionCommand, bytes, parse_client_id};
+use crate::bench;
 use crate::output::Output;
 
 /// A definite no.
@@ -39,6 +40,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<u8, Fail
         Command::Session(SessionCommand::List) => done(output.sessions(&client.sessions()?)),
         Command::Session(SessionCommand::Close { id }) => {
             done(output.done(&client.close_session(parse_client_id(id.as_bytes())?)?))
+        }
+        Command::Bench(load) => {
+            let all_answered = bench::run(load, &arguments.options(), arguments.json)?;
+            Ok(if all_answered { DONE } else { NO })
         }
     }
 }
