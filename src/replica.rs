@@ -39,7 +39,7 @@ use snapshots::Snapshots;
 use timers::{Timer, Timers};
 use writes::Writes;
 
-pub use snapshots::SnapshotOptions;
+pub use snapshots::{SnapshotOptions, state_of};
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,8 +12,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+
 use super::{Options, Replica, Transport};
-use crate::kv::{Limits, SnapshotReader, SnapshotWriter, StateMachine};
+use crate::kv::{Limits, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine};
 use crate::raft::{LogBounds, SnapshotInput};
 use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
 use crate::time::Instant;
@@ -144,13 +146,28 @@ pub(super) fn restored(
     let Some(RecoveredSnapshot { snapshot, state }) = recovered else {
         return (StateMachine::new(limits), None);
     };
-    let mut reader = SnapshotReader::new(limits);
-    let fed = state.into_iter().try_for_each(|slice| reader.feed(&slice));
-    let state = fed.and_then(|()| reader.finish()).unwrap_or_else(|error| {
+    let state = state_of(&snapshot, state, limits).unwrap_or_else(|error| {
         panic!("snapshot {}: {error}: use the kvstore that wrote it", snapshot.index);
     });
-    assert_eq!(state.revision(), snapshot.index.into(), "a snapshot holds the state at its index");
     (state, Some(snapshot))
+}
+
+/// The state in a snapshot that was recovered, built of its slices with the cluster's limits.
+///
+/// # Errors
+/// If its bytes, which are intact, are of another format, or not the state at its index.
+pub fn state_of(
+    snapshot: &Snapshot,
+    state: Vec<Bytes>,
+    limits: Limits,
+) -> Result<StateMachine, SnapshotError> {
+    let mut reader = SnapshotReader::new(limits);
+    state.into_iter().try_for_each(|slice| reader.feed(&slice))?;
+    let state = reader.finish()?;
+    if state.revision() != snapshot.index.into() {
+        return Err(SnapshotError::Contradiction("the state is not that of its index"));
+    }
+    Ok(state)
 }
 
 impl<D: Disk> Replica<D> {

@@ -112,7 +112,9 @@ const LOCK: &str = "lock";
 pub struct FileDisk {
     path: PathBuf,
     directory: File,
-    _lock: File,
+    /// Missing only where nothing is written and nobody ever locked.
+    _lock: Option<File>,
+    is_read_only: bool,
 }
 
 impl FileDisk {
@@ -134,7 +136,47 @@ impl FileDisk {
             Err(TryLockError::Error(cause)) => return Err(refused(cause)),
         }
         lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(refused)?;
-        Ok(Self { path: path.to_owned(), directory, _lock: lock })
+        Ok(Self { path: path.to_owned(), directory, _lock: Some(lock), is_read_only: false })
+    }
+
+    /// Opens an existing directory to read it. Nothing in it is changed, not even the lock's file; no
+    /// node can be started in it meanwhile. Files are opened for reading alone, and all that would
+    /// change something fails.
+    ///
+    /// # Errors
+    /// As [`FileDisk::open`].
+    pub fn read_only(path: &Path) -> Result<Self, OpenError> {
+        let refused = |cause: io::Error| directory_error(path, &cause);
+        if !path.is_dir() {
+            let cause = match path.exists() {
+                true => io::ErrorKind::NotADirectory,
+                false => io::ErrorKind::NotFound,
+            };
+            return Err(refused(cause.into()));
+        }
+        let directory = File::open(path).map_err(refused)?;
+        // A directory whose lock cannot be read is one that another user's process may hold.
+        let lock = match File::open(path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            Err(cause) => return Err(refused(cause)),
+        };
+        match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(locked_error(path)),
+            Err(TryLockError::Error(cause)) => return Err(refused(cause)),
+        }
+        Ok(Self { path: path.to_owned(), directory, _lock: lock, is_read_only: true })
+    }
+
+    /// Whether the user of this process may create and change files here.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).is_ok()
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 }
 
@@ -161,6 +203,7 @@ fn directory_error(path: &Path, cause: &io::Error) -> OpenError {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "move the file that is in the way",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
         io::ErrorKind::ReadOnlyFilesystem => "mount it for writing",
+        io::ErrorKind::NotFound => "correct the path",
         _ => "see to the cause",
     };
     OpenError::Directory { path: path.display().to_string(), cause: cause.to_string(), cure }
@@ -182,11 +225,12 @@ impl Disk for FileDisk {
     }
 
     fn create(&mut self, name: &str) -> io::Result<File> {
+        self.writable()?;
         OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+        OpenOptions::new().read(true).write(!self.is_read_only).open(self.path.join(name))
     }
 
     fn size(&mut self, file: &File) -> io::Result<u64> {
@@ -207,10 +251,12 @@ impl Disk for FileDisk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.writable()?;
         std::fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.writable()?;
         std::fs::remove_file(self.path.join(name))
     }
 

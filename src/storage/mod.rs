@@ -30,6 +30,7 @@
 //! next write or marker, looks like a torn write: then safety rests on the other copies.
 
 mod disk;
+mod inspect;
 mod recovery;
 mod segment;
 mod snapshot_file;
@@ -40,15 +41,17 @@ mod wal;
 use thiserror::Error;
 
 pub use disk::{Disk, FileDisk};
+pub use inspect::{FileReport, FileUse, Inspection, SegmentReport, Start, TornTail, inspect};
 pub use snapshot_file::SnapshotFileError;
 pub use snapshots::OpenSnapshot;
 
 use bytes::Bytes;
 
+use recovery::Sorted;
 use segment::{PAGE_BYTES, RecordKind};
 use snapshots::Draft;
 use state::{Durable, State};
-use wal::{Spares, Wal};
+use wal::Wal;
 
 use crate::types::{BootNumber, Incarnation, NodeId};
 use crate::wire::DecodeError;
@@ -67,6 +70,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { segment_bytes: 16 << 20, sync: true }
+    }
+}
+
+impl Options {
+    fn rounded(self) -> Self {
+        let page_bytes = PAGE_BYTES as u64;
+        let segment_bytes = self.segment_bytes.max(4 * page_bytes).next_multiple_of(page_bytes);
+        Self { segment_bytes, ..self }
     }
 }
 
@@ -243,13 +254,12 @@ impl<D: Disk> Storage<D> {
         options: Options,
         incarnation: Incarnation,
     ) -> Result<(Self, Recovered), OpenError> {
-        let page_bytes = PAGE_BYTES as u64;
-        let segment_bytes = options.segment_bytes.max(4 * page_bytes).next_multiple_of(page_bytes);
-        let options = Options { segment_bytes, ..options };
-
-        let mut survey = recovery::survey(&mut disk, node)?;
+        let options = options.rounded();
+        let mut survey = None;
+        recovery::survey(&mut disk, Some(node), &mut survey)?;
         let snapshot = survey.as_ref().and_then(recovery::Survey::snapshot_id);
-        let spares: Spares<D::File> = recovery::remove_unfinished(&mut disk, options, snapshot)?;
+        let Sorted { spares, useless } = recovery::sort_files(&mut disk, options, snapshot)?;
+        recovery::remove(&mut disk, &useless)?;
         let found =
             survey.as_mut().map(|survey| (survey.snapshot.take(), std::mem::take(&mut survey.entries)));
         let (snapshot, entries) = found.unwrap_or_default();

@@ -1,7 +1,8 @@
 //! How what is durable is found again.
 //!
-//! [`survey`] reads and judges, and changes nothing. [`resume`] then makes durable what may not be,
-//! and gives the log's end. What survey refuses is never touched.
+//! [`survey`] and [`sort_files`] read and judge, and change nothing; `inspect` runs them too, so what
+//! it says is what a start does. [`remove`] and [`resume`] then act: they make durable what may not
+//! be, and give the log's end. What is refused is never touched.
 //!
 //! **Torn tail or damage?** A crash may leave traces in one place only: at the end of the last
 //! segment, in what was not synced. So the first record *b* that is missing or invalid is
@@ -43,24 +44,34 @@ pub(super) struct Survey<F> {
     unproven: Vec<(String, F)>,
 }
 
+/// One segment, read whole.
 #[derive(Debug)]
-struct Segment<F> {
-    name: String,
+pub(super) struct Segment<F> {
+    pub(super) name: String,
     file: F,
-    header: SegmentHeader,
-    bytes: Vec<u8>,
-    scan: Scan,
+    pub(super) header: SegmentHeader,
+    pub(super) bytes: Vec<u8>,
+    pub(super) scan: Scan,
 }
 
-/// Removes what a crash left unfinished, and snapshots other than the one that the log names.
-/// Gives the spares of the right size.
-pub(super) fn remove_unfinished<D: Disk>(
+/// What a start does with the files that are no segments.
+#[derive(Debug)]
+pub(super) struct Sorted<F> {
+    /// Those of the right size to make segments of.
+    pub(super) spares: Spares<F>,
+    /// What a crash left unfinished, spares of another size or too many, and snapshots other than
+    /// the one that the log names: to be removed.
+    pub(super) useless: Vec<String>,
+}
+
+/// Finds out which files are of use, and which are to be removed.
+pub(super) fn sort_files<D: Disk>(
     disk: &mut D,
     options: Options,
     snapshot: Option<SnapshotId>,
-) -> Result<Spares<D::File>, OpenError> {
+) -> Result<Sorted<D::File>, OpenError> {
     let named = snapshot.map(|snapshot| snapshot_name(snapshot.index));
-    let (mut fresh, mut recycled) = (None, Spares::new(None, Vec::new()));
+    let (mut fresh, mut recycled, mut useless) = (None, Spares::new(None, Vec::new()), Vec::new());
     for name in list(disk)? {
         if name == SPARE || wal::is_recycled_name(&name) {
             let file = read(disk, &name, |disk| disk.open(&name))?;
@@ -76,31 +87,48 @@ pub(super) fn remove_unfinished<D: Disk>(
         } else if !name.ends_with(UNFINISHED) && (!is_snapshot_name(&name) || Some(&name) == named.as_ref()) {
             continue;
         }
-        let removed = disk.remove(&name);
-        removed.map_err(|cause| wal::failed(disk, "remove", &name, &cause))?;
+        useless.push(name);
     }
-    Ok(recycled.with_fresh(fresh))
+    Ok(Sorted { spares: recycled.with_fresh(fresh), useless })
 }
 
-/// Reads the whole log of `node`; `None` if there is none yet.
-pub(super) fn survey<D: Disk>(disk: &mut D, node: NodeId) -> Result<Option<Survey<D::File>>, OpenError> {
+/// Removes these files.
+pub(super) fn remove<D: Disk>(disk: &mut D, names: &[String]) -> Result<(), WriteError> {
+    names.iter().try_for_each(|name| {
+        let removed = disk.remove(name);
+        removed.map_err(|cause| wal::failed(disk, "remove", name, &cause))
+    })
+}
+
+/// The numbers of all segments, ascending.
+pub(super) fn segment_numbers<D: Disk>(disk: &mut D) -> Result<Vec<u64>, OpenError> {
     let mut numbers: Vec<u64> = list(disk)?.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
-    let mut survey = None;
-    for number in numbers {
+    Ok(numbers)
+}
+
+/// Reads the whole log of `node`, or of whichever node it is, into `survey`; nothing if there is
+/// none yet. Where it fails, `survey` holds what was read until then.
+pub(super) fn survey<D: Disk>(
+    disk: &mut D,
+    node: Option<NodeId>,
+    survey: &mut Option<Survey<D::File>>,
+) -> Result<(), OpenError> {
+    for number in segment_numbers(disk)? {
+        let node = node.or(survey.as_ref().map(|survey| survey.last.header.node));
         let segment = read_segment(disk, number, node)?;
-        survey = Some(match survey {
-            None => begin(disk, segment)?,
+        match survey {
+            None => survey.insert(begin(disk, segment)?).replay(disk)?,
             Some(survey) => follow(disk, survey, segment)?,
-        });
+        }
     }
-    if let Some(Survey { last: Segment { name, scan, .. }, .. }) = &survey
-        && scan.claimed > scan.last
-    {
+    let Some(survey) = survey else { return Ok(()) };
+    let Segment { name, scan, .. } = &survey.last;
+    if scan.claimed > scan.last {
         let what = format!("record {} was stored, and cannot be read", scan.last + 1);
         return Err(damaged(disk, name, scan.end, what));
     }
-    survey.map(|survey| survey.join_snapshot(disk)).transpose()
+    survey.join_snapshot(disk)
 }
 
 /// Makes all that was found durable, and this boot's number, and gives the end of the log and
@@ -132,7 +160,12 @@ pub(super) fn resume<D: Disk>(
     Ok((wal, durable))
 }
 
-fn read_segment<D: Disk>(disk: &mut D, number: u64, node: NodeId) -> Result<Segment<D::File>, OpenError> {
+/// Reads a segment, of this node if one is given.
+pub(super) fn read_segment<D: Disk>(
+    disk: &mut D,
+    number: u64,
+    node: Option<NodeId>,
+) -> Result<Segment<D::File>, OpenError> {
     let name = segment_name(number);
     let file = read(disk, &name, |disk| disk.open(&name))?;
     let size_bytes = read(disk, &name, |disk| disk.size(&file))?;
@@ -150,8 +183,8 @@ fn read_segment<D: Disk>(disk: &mut D, number: u64, node: NodeId) -> Result<Segm
         let what = format!("this is segment {was} of {of} bytes in a file of {size_bytes}");
         return Err(damaged(disk, &name, 0, what));
     }
-    if header.node != node {
-        return Err(OpenError::OtherNode { path: disk.path_of(&name), found: header.node, asked: node });
+    if let Some(asked) = node.filter(|node| *node != header.node) {
+        return Err(OpenError::OtherNode { path: disk.path_of(&name), found: header.node, asked });
     }
     bytes.resize(size_bytes as usize, 0);
     let rest = &mut bytes[PAGE_BYTES..];
@@ -166,7 +199,7 @@ fn begin<D: Disk>(disk: &D, segment: Segment<D::File>) -> Result<Survey<D::File>
     } else {
         oldest_state(disk, &segment)?
     };
-    let mut survey = Survey {
+    Ok(Survey {
         base: durable.state.last.0,
         durable,
         entries: Vec::new(),
@@ -174,9 +207,7 @@ fn begin<D: Disk>(disk: &D, segment: Segment<D::File>) -> Result<Survey<D::File>
         held: VecDeque::from([Held::of(&segment.header)]),
         last: segment,
         unproven: Vec::new(),
-    };
-    survey.replay(disk)?;
-    Ok(survey)
+    })
 }
 
 /// The state that the oldest segment begins with. By it the rest is understood; whether what is
@@ -200,11 +231,7 @@ fn stateless<D: Disk>(disk: &D, name: &str) -> OpenError {
     damaged(disk, name, PAGE_BYTES, "the state that every segment begins with is missing".to_owned())
 }
 
-fn follow<D: Disk>(
-    disk: &D,
-    mut survey: Survey<D::File>,
-    next: Segment<D::File>,
-) -> Result<Survey<D::File>, OpenError> {
+fn follow<D: Disk>(disk: &D, survey: &mut Survey<D::File>, next: Segment<D::File>) -> Result<(), OpenError> {
     let last = std::mem::replace(&mut survey.last, next);
     let next = &survey.last;
     let continues = next.header.segment == last.header.segment + 1
@@ -220,14 +247,23 @@ fn follow<D: Disk>(
         survey.unproven.push((last.name, last.file));
     }
     survey.held.push_back(Held::of(&survey.last.header));
-    survey.replay(disk)?;
-    Ok(survey)
+    survey.replay(disk)
 }
 
 impl<F> Survey<F> {
     /// The snapshot that the log names.
     pub(super) fn snapshot_id(&self) -> Option<SnapshotId> {
         self.durable.state.snapshot
+    }
+
+    /// What the log adds up to, but for entries and snapshot.
+    pub(super) fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// The last segment that was read.
+    pub(super) fn last(&self) -> &Segment<F> {
+        &self.last
     }
 
     /// Takes over the records of the last segment.
@@ -296,7 +332,7 @@ impl<F> Survey<F> {
 
     /// Looks for the snapshot that the log names, and leaves the entries after it. Without one the
     /// log must begin with entry 1.
-    fn join_snapshot<D: Disk<File = F>>(mut self, disk: &mut D) -> Result<Self, OpenError> {
+    fn join_snapshot<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(), OpenError> {
         let snapshot = self.durable.state.snapshot;
         let start = snapshot.map_or(LogIndex::ZERO, |snapshot| snapshot.index);
         if self.base > start {
@@ -315,7 +351,7 @@ impl<F> Survey<F> {
             self.durable.cluster = Some(recovered.snapshot.configuration.cluster);
             self.snapshot = Some(recovered);
         }
-        Ok(self)
+        Ok(())
     }
 
     fn judge<D: Disk<File = F>>(

@@ -344,6 +344,21 @@ fn next_record(bytes: &[u8], salt: Salt, scan: &Scan) -> Option<Record> {
     Some(Record { offset, header, payload })
 }
 
+/// What stands where the next record would begin, and is none: the traces of a write that did not
+/// become durable. Whole pages behind the records may as well be of an earlier use of the file; they
+/// are not counted.
+pub(super) fn torn_tail(bytes: &[u8], header: &SegmentHeader, scan: &Scan) -> Option<Range<usize>> {
+    let end = match header_at(bytes, scan.end, header.salt()) {
+        Some(marker) if marker.kind == RecordKind::Marker => return None,
+        Some(torn) => bytes.len().min(scan.end + record_bytes(torn.payload_bytes as usize)),
+        None => {
+            let page = &bytes[scan.end..page_ceil(scan.end).min(bytes.len())];
+            scan.end + page.iter().rposition(|byte| *byte != 0)? + 1
+        }
+    };
+    Some(scan.end..end)
+}
+
 #[cfg(test)]
 #[path = "segment_tests.rs"]
 pub(super) mod tests;

@@ -13,6 +13,7 @@ mod bench;
 mod commands;
 mod durability;
 mod hostile;
+mod inspect;
 mod quest;
 mod reads;
 mod repeated_writes;

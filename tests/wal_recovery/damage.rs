@@ -9,6 +9,7 @@ use rand::rngs::Xoshiro256PlusPlus as Rng;
 use rand::{RngExt, SeedableRng};
 
 use crate::disk::{End, Fault, SimDisk};
+use crate::inspecting::{agree, inspected};
 use crate::script::{Model, NODE, Node, SMALL, Turn, command};
 
 pub(crate) const PAGE: usize = 4096;
@@ -81,7 +82,10 @@ pub(crate) fn records(segment: &[u8]) -> Vec<Range<usize>> {
 /// Opens a disk whose damage was done and checks that nothing is found that was not written.
 pub(crate) fn outcome(node: &Node, disk: &SimDisk) -> Outcome {
     let before: Vec<_> = disk.names().into_iter().map(|name| (disk.content(&name), name)).collect();
-    match Storage::open(disk.clone(), NODE, SMALL, Incarnation(9)) {
+    let inspection = inspected(disk);
+    let opened = Storage::open(disk.clone(), NODE, SMALL, Incarnation(9));
+    agree(&inspection, opened.as_ref().map(|(_, recovered)| recovered));
+    match opened {
         Ok((_, recovered)) => {
             let found = Model::of(&recovered);
             let turns = node.models.iter().rposition(|model| *model == found);

@@ -1,6 +1,7 @@
 //! `kvstore`: one node of a replicated key-value store.
 
 mod demo;
+mod inspect;
 mod log_writer;
 
 use std::io::{self, Write};
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Plays the quest with three child processes and checks what it sees; or measures fail-overs.
     Demo(demo::DemoFlags),
+    /// Reads a stopped node's directory, checks all of it, and says what a start would make of it.
+    Inspect(inspect::InspectFlags),
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
     };
     match cli {
         Cli { command: Some(Command::Demo(flags)), .. } => demo::run(&flags),
+        Cli { command: Some(Command::Inspect(flags)), .. } => inspect::run(&flags),
         Cli { node: Some(flags), .. } => run_node(flags),
         Cli { node: None, .. } => wrong_usage("--id and --port are required"),
     }

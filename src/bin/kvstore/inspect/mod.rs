@@ -1,0 +1,91 @@
+//! `kvstore inspect`: what a node's directory holds, and what a start would make of it. It reads, and
+//! changes nothing.
+
+mod entries;
+mod progress;
+mod report;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use kvstore::kv::{Limits, StateMachine};
+use kvstore::replica::state_of;
+use kvstore::storage::{FileDisk, Inspection, OpenError, Options, inspect};
+
+use entries::Span;
+use progress::Watched;
+use report::Report;
+
+/// What to read, and how to tell of it.
+#[derive(Debug, Args)]
+pub(crate) struct InspectFlags {
+    /// A node's directory.
+    #[arg(value_name = "DIR")]
+    path: PathBuf,
+    /// Prints the entries of these indexes too, both ends included; either may be left out.
+    #[arg(long, value_name = "A..B")]
+    entries: Option<Span>,
+    /// Prints one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads, and prints what was found. Success is a directory in which a start would succeed.
+pub(crate) fn run(flags: &InspectFlags) -> ExitCode {
+    let findings = match Findings::of_directory(&flags.path) {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("kvstore: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = Report::new(&flags.path, &findings, flags.entries);
+    // Nobody may be listening to stdout any more.
+    _ = match flags.json {
+        true => writeln!(io::stdout(), "{}", report.json()),
+        false => report.print(&mut io::stdout().lock()),
+    };
+    if findings.would_start() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// All that was found in a directory.
+struct Findings {
+    inspection: Inspection,
+    /// The state in the snapshot, or why it cannot be read.
+    state: Option<Result<StateMachine, String>>,
+    /// Whether this user may write there, as a start must.
+    may_write: bool,
+}
+
+impl Findings {
+    fn of_directory(path: &Path) -> Result<Self, OpenError> {
+        let disk = FileDisk::read_only(path)?;
+        let may_write = disk.may_write();
+        let mut disk = Watched::new(disk);
+        let inspection = inspect(&mut disk, Options::default());
+        let snapshot = inspection.recovered.as_ref().and_then(|found| found.snapshot.as_ref());
+        let state = snapshot.map(|found| {
+            let state = state_of(&found.snapshot, found.state.clone(), Limits::STANDARD);
+            state.map_err(|error| error.to_string())
+        });
+        Ok(Self { inspection, state, may_write })
+    }
+
+    fn would_start(&self) -> bool {
+        self.refusal().is_none()
+    }
+
+    /// Why a start would be refused.
+    fn refusal(&self) -> Option<String> {
+        if let Err(error) = &self.inspection.verdict {
+            return Some(error.to_string());
+        }
+        if let Some(Err(error)) = &self.state {
+            return Some(format!("{error}: use the kvstore that wrote it"));
+        }
+        let cure = "start it as the user who owns it";
+        (!self.may_write).then(|| format!("this user may not write to the directory: {cure}"))
+    }
+}

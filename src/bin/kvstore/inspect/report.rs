@@ -1,0 +1,288 @@
+//! What was found, as tables or as JSON.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use kvstore::storage::{FileUse, Inspection, Recovered, SegmentReport};
+use kvstore::types::ClientId;
+use kvstore::wire::client::Command;
+use kvstore::wire::entry::{Configuration, Entry, Payload};
+use serde_json::{Map, Value, json};
+
+use super::Findings;
+use super::entries::{Described, Span};
+
+/// What is told of a directory.
+pub(super) struct Report<'a> {
+    path: &'a Path,
+    findings: &'a Findings,
+    span: Option<Span>,
+}
+
+/// A named session: as the snapshot has it, and what the log after it adds.
+#[derive(Debug, Default)]
+struct Named {
+    in_snapshot: Option<u64>,
+    writes: u64,
+    last_sequence: u64,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(path: &'a Path, findings: &'a Findings, span: Option<Span>) -> Self {
+        Self { path, findings, span }
+    }
+
+    fn inspection(&self) -> &'a Inspection {
+        &self.findings.inspection
+    }
+
+    fn recovered(&self) -> Option<&'a Recovered> {
+        self.inspection().recovered.as_ref()
+    }
+
+    fn configuration(&self) -> Option<&'a Configuration> {
+        let recovered = self.recovered()?;
+        let of_snapshot = recovered.snapshot.as_ref().map(|found| &found.snapshot.configuration);
+        of_snapshot.or_else(|| match &recovered.entries.first()?.payload {
+            Payload::Configuration(configuration) => Some(configuration),
+            _ => None,
+        })
+    }
+
+    /// What a start would do, in words.
+    fn verdict(&self) -> String {
+        if let Some(refusal) = self.findings.refusal() {
+            return format!("would refuse: {refusal}");
+        }
+        let Some(recovered) = self.recovered() else {
+            return "would start as a new node: there is no log yet".to_owned();
+        };
+        let snapshot = recovered.snapshot.as_ref().map(|found| found.snapshot.index.0);
+        let last = recovered.entries.last().map_or(snapshot.unwrap_or(0), |entry| entry.index.0);
+        let begins = match snapshot {
+            Some(index) => format!("the snapshot at index {index} and {} after it", self.count_entries()),
+            None => self.count_entries(),
+        };
+        let (node, boot) = (recovered.node, recovered.boot.next());
+        let mut words = format!("would start as node {node}, boot {boot}, at index {last}: {begins}");
+        if let Ok(start) = &self.inspection().verdict
+            && let Some(torn) = &start.torn
+        {
+            let (bytes, path, offset) = (torn.bytes, &torn.path, torn.offset);
+            words +=
+                &format!("; dropping a torn tail of {bytes} bytes at {path}:{offset}, promised to nobody");
+        }
+        let removed = self.inspection().files.iter().filter(|file| file.used_as == FileUse::Removed);
+        let removed: Vec<&str> = removed.map(|file| file.name.as_str()).collect();
+        if !removed.is_empty() {
+            words += &format!("; removing {}", removed.join(", "));
+        }
+        words
+    }
+
+    fn count_entries(&self) -> String {
+        match self.recovered().map_or(0, |recovered| recovered.entries.len()) {
+            1 => "1 entry".to_owned(),
+            count => format!("{count} entries"),
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &'a Entry> {
+        let all = self.recovered().map(|recovered| recovered.entries.as_slice()).unwrap_or_default();
+        let span = self.span;
+        all.iter().filter(move |entry| span.is_some_and(|span| span.contains(entry.index)))
+    }
+
+    /// The named sessions of the snapshot and of the writes after it, by name.
+    fn named_sessions(&self) -> BTreeMap<String, Named> {
+        let mut named: BTreeMap<String, Named> = BTreeMap::new();
+        if let Some(Ok(state)) = &self.findings.state {
+            for session in state.sessions() {
+                named.entry(session.name.to_string()).or_default().in_snapshot =
+                    Some(session.last_sequence.0);
+            }
+        }
+        let entries = self.recovered().map(|recovered| recovered.entries.as_slice()).unwrap_or_default();
+        for entry in entries {
+            let Payload::Command(command) = &entry.payload else { continue };
+            if let Ok(Command::Write(write)) = Command::decode(command.clone())
+                && let ClientId::Named(name) = &write.client
+            {
+                let session = named.entry(name.to_string()).or_default();
+                session.writes += 1;
+                session.last_sequence = session.last_sequence.max(write.sequence.0);
+            }
+        }
+        named
+    }
+
+    /// Field and value of everything there is one of.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![("directory", self.path.display().to_string())];
+        let header = self.inspection().segments.iter().flatten().next();
+        if let Some(SegmentReport { node, incarnation, .. }) = header {
+            facts.push(("node", node.to_string()));
+            facts.push(("incarnation", format!("{:016x}", incarnation.0)));
+        }
+        if let Some(recovered) = self.recovered() {
+            facts.push(("boot", recovered.boot.to_string()));
+            let hard_state = recovered.hard_state;
+            facts.push(("term", hard_state.term.to_string()));
+            facts.push(("vote", or_dash(hard_state.voted_for)));
+        }
+        let of_header = self.inspection().segments.iter().flatten().find_map(|segment| segment.cluster);
+        let cluster = self.configuration().map(|configuration| configuration.cluster).or(of_header);
+        facts.push(("cluster", or_dash(cluster)));
+        if let Some(configuration) = self.configuration() {
+            let member = |id, incarnation| format!("{id} ({incarnation:016x})");
+            let members = configuration.members().iter().map(|m| member(m.id, m.incarnation.0));
+            facts.push(("members", members.collect::<Vec<_>>().join(", ")));
+        }
+        if let Some(recovered) = self.recovered().filter(|recovered| !recovered.peer_boots.is_empty()) {
+            let boots = recovered.peer_boots.iter().map(|(id, boot)| format!("node {id}: {boot}"));
+            facts.push(("boots seen of peers", boots.collect::<Vec<_>>().join(", ")));
+        }
+        facts.push(("snapshot", self.snapshot()));
+        facts
+    }
+
+    fn snapshot(&self) -> String {
+        let Some(id) = self.inspection().snapshot else { return "-".to_owned() };
+        let content = match &self.findings.state {
+            Some(Ok(state)) => {
+                format!("{} keys, {} sessions", state.key_count(), state.session_count())
+            }
+            Some(Err(error)) => error.clone(),
+            None => "not read".to_owned(),
+        };
+        format!("index {}, term {}, {} bytes, {content}", id.index, id.term, id.bytes)
+    }
+
+    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let facts = self.facts().into_iter().map(|(name, value)| vec![name.to_owned(), value]);
+        table(out, &facts.collect::<Vec<_>>())?;
+        writeln!(out)?;
+        table(out, &self.file_rows())?;
+        let sessions = self.named_sessions();
+        if !sessions.is_empty() {
+            writeln!(out)?;
+            table(out, &session_rows(&sessions))?;
+        }
+        if self.span.is_some() {
+            writeln!(out)?;
+            let head = Described::HEAD.map(str::to_owned).to_vec();
+            let rows = self.entries().map(|entry| Described::new(entry).row());
+            table(out, &[head].into_iter().chain(rows).collect::<Vec<_>>())?;
+        }
+        writeln!(out, "\n{}", self.verdict())
+    }
+
+    fn file_rows(&self) -> Vec<Vec<String>> {
+        let head = ["FILE", "STATE", "BYTES", "USED", "RECORDS", "INDEXES", "TERMS"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for segment in &self.inspection().segments {
+            rows.push(match segment {
+                Ok(segment) => vec![
+                    segment.name.clone(),
+                    "live".to_owned(),
+                    segment.size_bytes.to_string(),
+                    segment.used_bytes.to_string(),
+                    segment.records.to_string(),
+                    range(segment.indexes),
+                    range(segment.terms),
+                ],
+                Err(error) => row_of(&["-", "damaged", "-", "-", "-", "-", &error.to_string()]),
+            });
+        }
+        for file in &self.inspection().files {
+            let (bytes, used_as) = (or_dash(file.size_bytes), word(file.used_as));
+            rows.push(row_of(&[&file.name, used_as, &bytes, "-", "-", "-", "-"]));
+        }
+        rows
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let facts = self.facts().into_iter().map(|(name, value)| (name.replace(' ', "_"), json!(value)));
+        let mut object: Map<String, Value> = facts.collect();
+        object.insert("would_start".into(), json!(self.findings.would_start()));
+        object.insert("verdict".into(), json!(self.verdict()));
+        object.insert("segments".into(), self.inspection().segments.iter().map(segment_json).collect());
+        let files =
+            self.inspection().files.iter().map(
+                |file| json!({ "name": file.name, "bytes": file.size_bytes, "state": word(file.used_as) }),
+            );
+        object.insert("files".into(), files.collect());
+        let sessions = self.named_sessions().into_iter().map(|(name, session)| {
+            let Named { in_snapshot, writes, last_sequence } = session;
+            let in_log = (writes > 0).then_some(last_sequence);
+            json!({ "name": name, "last_seq": in_snapshot, "writes_in_log": writes, "last_seq_in_log": in_log })
+        });
+        object.insert("named_sessions".into(), sessions.collect());
+        if self.span.is_some() {
+            let entries = self.entries().map(|entry| Described::new(entry).json());
+            object.insert("entries".into(), entries.collect());
+        }
+        Value::Object(object)
+    }
+}
+
+fn segment_json<E: ToString>(segment: &Result<SegmentReport, E>) -> Value {
+    match segment {
+        Ok(segment) => json!({
+            "name": segment.name,
+            "bytes": segment.size_bytes,
+            "used": segment.used_bytes,
+            "records": segment.records,
+            "first_index": segment.indexes.map(|(first, _)| first.0),
+            "last_index": segment.indexes.map(|(_, last)| last.0),
+            "first_term": segment.terms.map(|(first, _)| first.0),
+            "last_term": segment.terms.map(|(_, last)| last.0),
+        }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+fn session_rows(sessions: &BTreeMap<String, Named>) -> Vec<Vec<String>> {
+    let head = ["NAMED SESSION", "LAST SEQ IN SNAPSHOT", "WRITES IN LOG", "LAST SEQ IN LOG"];
+    let rows = sessions.iter().map(|(name, session)| {
+        let in_log = (session.writes > 0).then_some(session.last_sequence);
+        row_of(&[name, &or_dash(session.in_snapshot), &session.writes.to_string(), &or_dash(in_log)])
+    });
+    [row_of(&head)].into_iter().chain(rows).collect()
+}
+
+fn word(used_as: FileUse) -> &'static str {
+    match used_as {
+        FileUse::Snapshot => "snapshot",
+        FileUse::Spare => "spare",
+        FileUse::Recycled => "recycled",
+        FileUse::Removed => "to be removed",
+        FileUse::Ignored => "left alone",
+    }
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn range<T: ToString>(range: Option<(T, T)>) -> String {
+    or_dash(range.map(|(first, last)| format!("{}-{}", first.to_string(), last.to_string())))
+}
+
+fn row_of(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+/// Columns that line up, two spaces between them.
+fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.first().map_or(0, Vec::len);
+    // The last column may hold a sentence, which needs no room behind it.
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
