@@ -1,15 +1,14 @@
 //! One kind of fail-over, many times: how long a connected client waits, and where the time goes.
 
 use std::io::{IsTerminal, Write};
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use rustix::process::Signal;
 
-use super::cluster::{Cluster, Port, free_ports, list_of_others};
-use super::proxy::{Cable, relay};
+use super::cluster::{Cluster, list_of_others};
+use super::proxy::{Mesh, Weather};
 
 const NODES: usize = 3;
 
@@ -53,7 +52,7 @@ struct Trial {
 /// Whatever went wrong in a trial: a trial that fails is no number to leave out.
 pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
     ensure!(count > 0, "--trials 0 measures nothing: ask for at least one");
-    let (mut cluster, cables) = prepare(strike)?;
+    let (mut cluster, mesh) = prepare(strike)?;
     for node in 0..NODES {
         cluster.start(node)?;
     }
@@ -61,7 +60,7 @@ pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
     println!("measured from the signal to the first acknowledged write of a connected client");
     let mut trials = Vec::new();
     for number in 1..=count {
-        let trial = try_once(&mut cluster, &cables, strike)?;
+        let trial = try_once(&mut cluster, mesh.as_ref(), strike)?;
         trials.push(trial);
         show_progress(number, count, trial.first_write);
     }
@@ -69,39 +68,29 @@ pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
     Ok(())
 }
 
-/// The cluster, and the cables between its nodes: `cables[from][to]`, for dials of `from` to `to`.
-fn prepare(strike: Strike) -> Result<(Cluster, Vec<Vec<Cable>>)> {
+/// The cluster; with cables between its nodes, if they are to be cut.
+fn prepare(strike: Strike) -> Result<(Cluster, Option<Mesh>)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     if strike != Strike::Cut {
-        return Ok((Cluster::new(program, NODES, list_of_others)?, Vec::new()));
+        return Ok((Cluster::new(program, NODES, list_of_others)?, None));
     }
-    let row = || (0..NODES).map(|_| Cable::default()).collect();
-    let cables: Vec<Vec<Cable>> = (0..NODES).map(|_| row()).collect();
-    let ports = free_ports(NODES * NODES)?;
-    let proxies: Vec<u16> = ports.iter().map(Port::number).collect();
-    let peers = |node: usize, _: &[u16]| {
-        let others = (0..NODES).filter(|other| *other != node);
-        others.map(|other| proxies[node * NODES + other].to_string()).collect::<Vec<_>>().join(",")
-    };
-    let cluster = Cluster::new(program, NODES, peers)?;
-    for (place, port) in proxies.iter().enumerate() {
-        let (from, to) = (place / NODES, place % NODES);
-        let listener = TcpListener::bind(("127.0.0.1", *port)).context("cannot listen on a free port")?;
-        relay(listener, cluster.endpoint(to), cables[from][to].clone());
-    }
-    Ok((cluster, cables))
+    let mesh = Mesh::new(NODES)?;
+    let cluster = Cluster::new(program, NODES, |node, _| mesh.peers(node))?;
+    mesh.connect(|node| cluster.endpoint(node))?;
+    Ok((cluster, Some(mesh)))
 }
 
-fn try_once(cluster: &mut Cluster, cables: &[Vec<Cable>], strike: Strike) -> Result<Trial> {
+fn try_once(cluster: &mut Cluster, mesh: Option<&Mesh>, strike: Strike) -> Result<Trial> {
     let leader = cluster.wait_until_whole()?;
     let mut client = cluster.client()?;
     client.put("connected", "before")?;
+    let held_up_before = mesh.map_or(0, Mesh::disturbed);
     let struck = Instant::now();
     match strike {
         Strike::Kill => cluster.signal(leader, Signal::KILL)?,
         Strike::Term => cluster.signal(leader, Signal::TERM)?,
         Strike::Stop => cluster.signal(leader, Signal::STOP)?,
-        Strike::Cut => set_cut(cables, leader, true),
+        Strike::Cut => set_around(mesh, leader, Weather::cut())?,
     }
     client.put("connected", "after")?;
     let first_write = struck.elapsed();
@@ -112,7 +101,11 @@ fn try_once(cluster: &mut Cluster, cables: &[Vec<Cable>], strike: Strike) -> Res
             cluster.start(leader)?;
         }
         Strike::Stop => cluster.signal(leader, Signal::CONT)?,
-        Strike::Cut => set_cut(cables, leader, false),
+        Strike::Cut => {
+            let held_up = mesh.map_or(0, Mesh::disturbed);
+            ensure!(held_up > held_up_before, "the cut held nothing up");
+            set_around(mesh, leader, Weather::default())?;
+        }
     }
     let step = |name: &str| {
         let field = line.text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
@@ -127,10 +120,9 @@ fn try_once(cluster: &mut Cluster, cables: &[Vec<Cable>], strike: Strike) -> Res
     })
 }
 
-fn set_cut(cables: &[Vec<Cable>], node: usize, cut: bool) {
-    let outgoing = cables[node].iter();
-    let incoming = cables.iter().map(|row| &row[node]);
-    outgoing.chain(incoming).for_each(|cable| cable.set_cut(cut));
+fn set_around(mesh: Option<&Mesh>, node: usize, weather: Weather) -> Result<()> {
+    mesh.context("only a cluster with cables is cut")?.set_around(node, weather);
+    Ok(())
 }
 
 fn show_progress(number: u32, count: u32, last: Duration) {

@@ -1,0 +1,127 @@
+//! Cables that are cut, one way or both, in many shapes; that are torn all the time; that are slow.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rand::RngExt;
+
+use crate::proxy::Weather;
+use crate::setup::CALM;
+use crate::stage::{Scene, Stage};
+
+/// Which node's bytes no longer reach which.
+type Pairs = Vec<(usize, usize)>;
+
+fn both_ways(pairs: impl IntoIterator<Item = (usize, usize)>) -> Pairs {
+    pairs.into_iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+}
+
+/// Each shape with its name, for five nodes of which one leads.
+fn shapes(stage: &mut Stage) -> Result<Vec<(&'static str, Pairs)>> {
+    let leader = stage.leader()?;
+    let others: Vec<usize> = (0..stage.nodes()).filter(|node| *node != leader).collect();
+    let order = stage.shuffled();
+    let (left, right) = (&order[..2], &order[3..]);
+    let across = || left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b)));
+    let far_apart = (0..5).map(|at| (order[at], order[(at + 2) % 5]));
+    let minority = || left.iter().flat_map(|a| order[2..].iter().map(move |b| (*a, *b)));
+    // Followers say little to each other; of the leader there is always something to lose.
+    let mut random = vec![(leader, others[stage.rng.random_range(0..4)])];
+    random.extend((0..4).map(|_| (stage.rng.random_range(0..5), stage.rng.random_range(0..5))));
+    Ok(vec![
+        ("the leader alone", both_ways(others.iter().map(|other| (leader, *other)))),
+        ("the leader unheard", others.iter().map(|other| (leader, *other)).collect()),
+        ("the leader deaf", others.iter().map(|other| (*other, leader)).collect()),
+        ("a minority apart", both_ways(minority())),
+        ("a bridge", both_ways(across())),
+        ("a ring", both_ways(far_apart)),
+        ("some ways, at random", random.into_iter().filter(|(from, to)| from != to).collect()),
+    ])
+}
+
+/// Every shape once at least; then again while there is time.
+fn go_through_shapes(stage: &mut Stage, weather: Weather) -> Result<()> {
+    let count = shapes(stage)?.len();
+    for turn in 0.. {
+        if turn >= count && !stage.goes_on() {
+            return Ok(());
+        }
+        let (name, pairs) = shapes(stage)?.swap_remove(turn % count);
+        let before = stage.mesh().disturbed();
+        stage.note(&format!("{name}: {weather:?} for {pairs:?}"));
+        pairs.iter().for_each(|(from, to)| stage.mesh().set(*from, *to, weather));
+        stage.pause(200..700);
+        stage.mend();
+        stage.note("mended");
+        ensure!(stage.mesh().disturbed() > before, "{name}: nothing was disturbed");
+        stage.prove();
+        stage.load.wait_for(20)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn cables_cut_in_every_shape_without_a_word_lose_nothing_and_show_nothing_stale() -> Result<()> {
+    let scene = Scene { nodes: 5, cables: true, ..Scene::new("cut-in-silence") };
+    scene.play(|stage| go_through_shapes(stage, Weather::cut()))
+}
+
+#[test]
+fn cables_cut_in_every_shape_with_resets_lose_nothing_and_show_nothing_stale() -> Result<()> {
+    let scene = Scene { nodes: 5, cables: true, ..Scene::new("cut-with-resets") };
+    scene.play(|stage| go_through_shapes(stage, Weather { resets: true, ..Weather::default() }))
+}
+
+/// A reset is no death: where timeouts are long, nobody doubts the leader.
+#[test]
+fn links_reset_all_the_time_cause_no_election() -> Result<()> {
+    Scene { cables: true, options: &CALM, ..Scene::new("reset-storm") }.play(|stage| {
+        let began = Instant::now();
+        while stage.goes_on() {
+            let nodes = stage.shuffled();
+            let before = stage.mesh().disturbed();
+            let torn = Weather { resets: true, ..Weather::default() };
+            for weather in [torn, Weather::default()] {
+                stage.mesh().set(nodes[0], nodes[1], weather);
+            }
+            if stage.mesh().disturbed() > before {
+                stage.prove();
+            }
+            stage.pause(20..60);
+        }
+        stage.load.wait_for(20)?;
+        check_no_election(stage, began)
+    })
+}
+
+/// 25 to 75 ms each way, and one piece in ten waits for 200 ms besides, as TCP does after a loss.
+#[test]
+fn links_with_delays_and_stalls_cause_no_election() -> Result<()> {
+    let slow = Weather {
+        delay: Duration::from_millis(25),
+        jitter: Duration::from_millis(50),
+        stall_chance: 0.1,
+        stall: Duration::from_millis(200),
+        ..Weather::default()
+    };
+    Scene { cables: true, options: &CALM, ..Scene::new("slow-links") }.play(|stage| {
+        let began = Instant::now();
+        let before = stage.mesh().disturbed();
+        stage.note(&format!("{slow:?} everywhere"));
+        (0..stage.nodes()).for_each(|node| stage.mesh().set_around(node, slow));
+        while stage.goes_on() {
+            stage.load.wait_for(20)?;
+        }
+        ensure!(stage.mesh().disturbed() > before + 100, "hardly anything was slow");
+        stage.prove();
+        check_no_election(stage, began)
+    })
+}
+
+fn check_no_election(stage: &mut Stage, since: Instant) -> Result<()> {
+    let elections = stage.cluster.lines_since(since, |line| line.contains("election started"));
+    ensure!(elections.is_empty(), "{elections:?}");
+    let terms = (0..stage.nodes()).map(|node| stage.term(node)).collect::<Result<Vec<_>>>()?;
+    ensure!(terms.iter().all(|term| *term == 1), "terms {terms:?}");
+    Ok(())
+}
