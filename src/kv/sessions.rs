@@ -21,7 +21,7 @@
 //!
 //! **An id that was evicted never opens a session again.** Let `L` be the lifetime. A library
 //! session is evicted by an entry stamped `s` only if `alive + L < s`, and `born <= alive` by
-//! definition of `alive` (the later of birth and last write). Stamps never fall, so every later
+//! definition of `alive` (the later of birth and last write, rounded up a little). Stamps never fall, so every later
 //! entry has a stamp `t >= s > born + L`, and the first write of a session is refused if
 //! `born + L < t`. So a copy of a write that turns up after the eviction is recognised as old,
 //! however late it comes, and nothing need be remembered.
@@ -81,6 +81,14 @@ impl Limits {
         library: Quota { sessions: 1 << 19, kept_bytes: 64 << 20 },
         named: Quota { sessions: 1 << 14, kept_bytes: 64 << 20 },
     };
+
+    /// From when a lifetime counts that a session begins at `alive`: rounded up to the next
+    /// thousandth of a lifetime. So a session that is written to all the time gets a new deadline
+    /// once in a while, and not with each write.
+    fn counted_from(&self, alive: ClusterTime) -> ClusterTime {
+        let step_ms = u64::try_from(self.lifetime.as_millis() / 1000).unwrap_or(u64::MAX).max(1);
+        ClusterTime(alive.0.checked_next_multiple_of(step_ms).unwrap_or(u64::MAX))
+    }
 }
 
 /// What is to be done with a write.
@@ -97,7 +105,7 @@ pub(super) enum Verdict {
 ///
 /// Invariants:
 /// - `library` and `named` hold the sessions of their kind of [`ClientId`].
-/// - `deadlines` has exactly one item for each library session, with its `alive`.
+/// - `deadlines` has exactly one item for each library session, counted from its `alive`.
 /// - No quota is exceeded.
 #[derive(Clone)]
 pub(super) struct Sessions {
@@ -116,7 +124,7 @@ struct Table {
     tally: Tally,
 }
 
-/// When a library session was alive for the last time.
+/// When a library session was alive for the last time, rounded up by [`Limits::counted_from`].
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     alive: ClusterTime,
@@ -143,18 +151,18 @@ impl Sessions {
     /// that one counts whatever becomes of the write, so that it frees room even where there is
     /// none for the write itself.
     pub(super) fn begin(&mut self, write: &Write, stamp: ClusterTime) -> Verdict {
-        self.table_mut(&write.client)
-            .change(&write.client, |session| session.acknowledge(write.acknowledged));
-        let Some(session) = self.table(&write.client).sessions.get(&write.client) else {
-            return self.begin_session(write, stamp);
+        let judge = |session: &mut Session| {
+            session.acknowledge(write.acknowledged);
+            match session.known(write) {
+                Known::New => Verdict::New,
+                Known::Recorded(recorded) => Verdict::Recorded(recorded.clone()),
+                Known::Reused => Verdict::Refused(Refused::SequenceReused),
+                Known::Forgotten => Verdict::Refused(Refused::OutcomeForgotten),
+                Known::Closed => Verdict::Refused(Refused::SessionExpired),
+            }
         };
-        match session.known(write) {
-            Known::New => Verdict::New,
-            Known::Recorded(recorded) => Verdict::Recorded(recorded.clone()),
-            Known::Reused => Verdict::Refused(Refused::SequenceReused),
-            Known::Forgotten => Verdict::Refused(Refused::OutcomeForgotten),
-            Known::Closed => Verdict::Refused(Refused::SessionExpired),
-        }
+        let verdict = self.table_mut(&write.client).change(&write.client, judge);
+        verdict.unwrap_or_else(|| self.begin_session(write, stamp))
     }
 
     /// Judges the first write of a session.
@@ -185,22 +193,32 @@ impl Sessions {
         recorded: Recorded,
         stamp: ClusterTime,
     ) -> Result<(), Refused> {
-        self.check_room(write, &recorded)?;
         let (client, window) = (&write.client, self.limits.window);
-        let table = self.table_mut(client);
-        if table.sessions.get(client).is_none() {
-            table.insert(Session::open(write, stamp));
+        let is_known = self.check_room(write, &recorded)?;
+        if !is_known {
+            self.open(Session::open(write, stamp));
         }
-        let alive = table.change(client, |session| {
+        let alive = self.table_mut(client).change(client, |session| {
             let before = session.alive();
             session.record(write, recorded, stamp, window);
             (before, session.alive())
         });
         let (before, after) = alive.expect("the session was open or is now");
-        if matches!(client, ClientId::Library { .. }) {
-            self.move_deadline(client, before, after);
+        let (before, after) = (self.limits.counted_from(before), self.limits.counted_from(after));
+        if before != after && matches!(client, ClientId::Library { .. }) {
+            self.deadlines.remove(&Deadline { alive: before, client: client.clone() });
+            self.deadlines.insert(Deadline { alive: after, client: client.clone() });
         }
         Ok(())
+    }
+
+    /// Takes a session in that is not there yet.
+    fn open(&mut self, session: Session) {
+        if let client @ ClientId::Library { .. } = session.client() {
+            let alive = self.limits.counted_from(session.alive());
+            self.deadlines.insert(Deadline { alive, client: client.clone() });
+        }
+        self.table_mut(&session.client().clone()).insert(session);
     }
 
     /// The result of a write, if it was applied and its result is kept.
@@ -293,15 +311,11 @@ impl Sessions {
 
     /// Puts a session of a snapshot in; false if there is one of this client already.
     pub(super) fn restore(&mut self, session: Session) -> bool {
-        let client = session.client().clone();
-        if self.table(&client).sessions.get(&client).is_some() {
-            return false;
+        let is_new = self.table(session.client()).sessions.get(session.client()).is_none();
+        if is_new {
+            self.open(session);
         }
-        if let ClientId::Library { .. } = client {
-            self.deadlines.insert(Deadline { alive: session.alive(), client: client.clone() });
-        }
-        self.table_mut(&client).insert(session);
-        true
+        is_new
     }
 
     /// The digest computed anew, after asserting the invariants.
@@ -315,7 +329,8 @@ impl Sessions {
         }
         assert_eq!(self.deadlines.len(), self.library.sessions.len());
         for deadline in self.deadlines.iter() {
-            assert_eq!(self.library.sessions.get(&deadline.client).unwrap().alive(), deadline.alive);
+            let alive = self.library.sessions.get(&deadline.client).unwrap().alive();
+            assert_eq!(self.limits.counted_from(alive), deadline.alive);
         }
         self.digest()
     }
@@ -335,8 +350,8 @@ impl Sessions {
     }
 
     /// `Busy` if a result does not fit in. One that takes no more than the result that it pushes
-    /// out of the window always fits.
-    fn check_room(&self, write: &Write, recorded: &Recorded) -> Result<(), Refused> {
+    /// out of the window always fits. Otherwise whether there is a session for it.
+    fn check_room(&self, write: &Write, recorded: &Recorded) -> Result<bool, Refused> {
         let (table, quota) = (self.table(&write.client), self.quota(&write.client));
         let session = table.sessions.get(&write.client);
         if session.is_none() && table.sessions.len() >= quota.sessions {
@@ -347,7 +362,7 @@ impl Sessions {
         if needed > freed && table.tally.kept_bytes + needed - freed > quota.kept_bytes {
             return Err(self.busy(&write.client, format!("kept results fill {} bytes", quota.kept_bytes)));
         }
-        Ok(())
+        Ok(session.is_some())
     }
 
     /// Names the cap that is reached, and what the reader can do.
@@ -368,14 +383,6 @@ impl Sessions {
             ClientId::Library { .. } => &self.limits.library,
             ClientId::Named(_) => &self.limits.named,
         }
-    }
-
-    fn move_deadline(&mut self, client: &ClientId, before: ClusterTime, after: ClusterTime) {
-        let at = |alive| Deadline { alive, client: client.clone() };
-        if before != after {
-            self.deadlines.remove(&at(before));
-        }
-        self.deadlines.insert(at(after));
     }
 }
 
