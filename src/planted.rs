@@ -95,6 +95,11 @@ pub const ALL: [Bug; 24] = [
     Bug::AnsweredBeforeCommit,
 ];
 
+/// Those that only byte streams can show.
+#[cfg(feature = "planted-bugs")]
+pub const OF_STREAMS: [Bug; 5] =
+    [Bug::TimersBeforeSockets, Bug::OutputUnbounded, Bug::SlotReused, Bug::OldBootKept, Bug::ClosedIsDead];
+
 /// Whether this bug is there: never, without the feature.
 #[cfg(not(feature = "planted-bugs"))]
 #[must_use]

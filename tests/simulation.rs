@@ -6,11 +6,20 @@ use std::time::Duration;
 
 #[cfg(feature = "planted-bugs")]
 use kvstore::planted::Bug;
+use sim::pipe_plan::Mode;
 use sim::runner;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// `SIM_MODE=messages` or `bytes`; both, one after the other, if nothing is asked for.
+fn modes() -> Vec<Mode> {
+    match std::env::var("SIM_MODE") {
+        Ok(name) => vec![Mode::named(&name).unwrap_or_else(|| panic!("SIM_MODE={name} is no mode"))],
+        Err(_) => vec![Mode::Messages, Mode::Bytes],
+    }
 }
 
 /// `SIM_SEED=n` runs one seed, `SIM_TRACE=1` with its log.
@@ -20,12 +29,15 @@ fn one_seed_twice_is_the_same_run() {
     let is_printed = number("SIM_TRACE").is_some();
     #[cfg(feature = "planted-bugs")]
     if let Ok(name) = std::env::var("SIM_BUG") {
-        let bug = kvstore::planted::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+        let mut bugs = kvstore::planted::ALL.into_iter().chain(kvstore::planted::OF_STREAMS);
+        let bug = bugs.find(|bug| format!("{bug:?}") == name);
         kvstore::planted::plant(bug);
     }
-    let first = runner::run(seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
-    let second = runner::run(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
-    assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} is not reproducible");
+    for mode in modes() {
+        let first = runner::run(mode, seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
+        let second = runner::run(mode, seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} in {mode:?} is not reproducible");
+    }
 }
 
 /// `SIM_SEEDS=n` runs so many seeds, `SIM_SECONDS=n` for so long; both begin at `SIM_FROM`.
@@ -34,22 +46,36 @@ fn many_seeds_violate_no_rule() {
     let from = number("SIM_FROM").unwrap_or(1);
     let count = number("SIM_SEEDS");
     let seconds = number("SIM_SECONDS").unwrap_or(if count.is_some() { 1 << 20 } else { 15 });
-    let seeds = (0..count.unwrap_or(u64::MAX)).map(|offset| from.wrapping_add(offset));
-    let (stats, failures) = runner::run_many(seeds, Duration::from_secs(seconds));
-    assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
-    if count.is_none() {
-        let shortcomings = stats.shortcomings();
-        assert!(shortcomings.is_empty(), "the runs exercised too little: {shortcomings:?}");
+    for mode in modes() {
+        let seeds = (0..count.unwrap_or(u64::MAX)).map(|offset| from.wrapping_add(offset));
+        let (stats, failures) = runner::run_many(mode, seeds, Duration::from_secs(seconds));
+        assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+        if count.is_none() {
+            let shortcomings = stats.shortcomings(mode);
+            assert!(shortcomings.is_empty(), "the runs exercised too little: {shortcomings:?}");
+        }
     }
 }
 
 #[test]
 fn seeds_that_failed_once_pass() {
     let lines = include_str!("sim/kept_seeds.txt").lines().filter(|line| !line.starts_with('#'));
-    let seed = |line: &str| line.split(' ').next().and_then(|seed| seed.parse().ok());
-    let seeds: Vec<u64> = lines.map(|line| seed(line).expect("a line begins with its seed")).collect();
-    let (_, failures) = runner::run_many(seeds.into_iter(), Duration::from_secs(600));
-    assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+    let kept: Vec<(Mode, u64)> = lines.map(kept_seed).collect();
+    for mode in [Mode::Messages, Mode::Bytes] {
+        let seeds = kept.iter().filter(|(of, _)| *of == mode).map(|(_, seed)| *seed);
+        let (_, failures) = runner::run_many(mode, seeds, Duration::from_secs(600));
+        assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
+    }
+}
+
+/// A line is "seed why", of message mode, or "bytes seed why".
+fn kept_seed(line: &str) -> (Mode, u64) {
+    let (mode, line) = match line.strip_prefix("bytes ") {
+        Some(line) => (Mode::Bytes, line),
+        None => (Mode::Messages, line),
+    };
+    let seed = line.split(' ').next().and_then(|seed| seed.parse().ok());
+    (mode, seed.expect("a line names its seed"))
 }
 
 /// Bugs that these seeds do not find: holes of the simulator, until somebody closes them. Golden
@@ -69,10 +95,12 @@ fn planted_bugs_are_all_caught() {
         Some(only) => *only == format!("{bug:?}"),
         None => !HOLES.contains(bug),
     };
-    for bug in kvstore::planted::ALL.into_iter().filter(is_chosen) {
+    let messages = kvstore::planted::ALL.into_iter().map(|bug| (Mode::Messages, bug));
+    let bytes = kvstore::planted::OF_STREAMS.into_iter().map(|bug| (Mode::Bytes, bug));
+    for (mode, bug) in messages.chain(bytes).filter(|(_, bug)| is_chosen(bug)) {
         let began = std::time::Instant::now();
         kvstore::planted::plant(Some(bug));
-        let caught = (1..=at_most).find_map(|seed| runner::run(seed, false).err());
+        let caught = (1..=at_most).find_map(|seed| runner::run(mode, seed, false).err());
         kvstore::planted::plant(None);
         match caught {
             Some(runner::Failure { seed, rule, .. }) => {

@@ -62,6 +62,10 @@ impl Follower {
         self.leader
     }
 
+    pub(super) fn cause(&self) -> Cause {
+        self.cause
+    }
+
     pub(super) fn heard_at(&self) -> Instant {
         self.heard_at
     }

@@ -8,6 +8,7 @@
 
 use super::log::Position;
 use super::node::{Raft, Role};
+use super::ready::Cause;
 use crate::time::Instant;
 use crate::types::NodeId;
 use crate::wire::peer::{Message, PreVote, PreVoteResponse};
@@ -57,6 +58,16 @@ impl Raft {
     pub fn on_unread(&mut self, now: Instant, from: NodeId) {
         if let Role::Follower(follower) = &mut self.role {
             follower.on_unread(now, from, &self.core.config);
+        }
+    }
+
+    /// Why this node asks for an election, or would once its patience ends; none while it leads.
+    #[must_use]
+    pub fn election_cause(&self) -> Option<Cause> {
+        match &self.role {
+            Role::Follower(follower) => Some(follower.cause()),
+            Role::Candidate(candidate) => Some(candidate.campaign().cause),
+            Role::Leader(_) => None,
         }
     }
 

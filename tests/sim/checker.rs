@@ -37,6 +37,8 @@ pub(crate) struct Checker {
     /// Running hash of the log at each position that any node ever had.
     positions: BTreeMap<(u64, Term), u64>,
     leaders: BTreeMap<Term, usize>,
+    /// The process that led each term.
+    pub(crate) led_by: BTreeMap<Term, u64>,
     votes: BTreeMap<(usize, Term), NodeId>,
     /// The committed history, and the term in which each commit was first seen.
     committed: Positions,
@@ -69,6 +71,7 @@ impl Checker {
             nodes: (0..nodes).map(|_| books()).collect(),
             positions: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            led_by: BTreeMap::new(),
             votes: BTreeMap::new(),
             committed: Positions::new(),
             committed_in: Vec::new(),

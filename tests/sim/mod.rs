@@ -1,19 +1,24 @@
 //! The simulator: whole clusters with their clients in one thread, reproducible from a seed.
 
+mod byte_node;
 mod checker;
 mod clients;
 mod clock;
 mod disk;
 mod linear_order;
 mod linearizability;
+mod message_node;
 mod mirror;
 mod network;
 mod node;
 mod operations;
+pub(crate) mod pipe_plan;
+mod pipes;
 mod plan;
 mod reference;
 mod rng;
 pub(crate) mod runner;
+mod sockets;
 pub(crate) mod stats;
 mod store_model;
 mod trace;

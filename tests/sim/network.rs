@@ -2,12 +2,15 @@
 
 use kvstore::time::{Duration, Instant};
 
+use super::pipes::Pipes;
 use super::plan::Weather;
 use super::rng::Rng;
 
 /// The ways between all sites.
 pub(crate) struct Network {
     pub(crate) weather: Weather,
+    /// In byte mode, the sockets.
+    pub(crate) pipes: Pipes,
     rng: Rng,
     sites: usize,
     /// How many reasons there are for which nothing gets from one site to another.
@@ -19,9 +22,9 @@ pub(crate) struct Network {
 pub(crate) type Arrivals = [Option<Instant>; 2];
 
 impl Network {
-    pub(crate) fn new(sites: usize, weather: Weather, rng: Rng) -> Self {
+    pub(crate) fn new(sites: usize, weather: Weather, pipes: Pipes, rng: Rng) -> Self {
         let (blocked, last_arrival) = (vec![0; sites * sites], vec![Instant::ZERO; sites * sites]);
-        Self { weather, rng, sites, blocked, last_arrival }
+        Self { weather, pipes, rng, sites, blocked, last_arrival }
     }
 
     fn way(&self, from: usize, to: usize) -> usize {
@@ -69,6 +72,11 @@ impl Network {
         } else {
             ordinary
         }
+    }
+
+    /// Whether something is lost.
+    pub(crate) fn is_lost(&mut self) -> bool {
+        self.weather.loss_per_million > 0 && self.rng.chance(self.weather.loss_per_million)
     }
 
     /// Sends something at `depart`.

@@ -10,6 +10,7 @@ use kvstore::raft::LogBounds;
 use kvstore::replica::{Caps, SnapshotOptions};
 use kvstore::time::Duration;
 
+use super::pipe_plan::{Mode, PipePlan, for_streams};
 use super::rng::Rng;
 
 /// One way to go wrong, drawn again and again over a run.
@@ -55,7 +56,16 @@ pub(crate) enum Fault {
     Leave,
     /// A client's process ends, and another takes its place.
     ClientExit,
+    /// Byte mode: a stream gets stuck one way.
+    StreamStall,
+    /// Byte mode: a process has no descriptors left.
+    NoDescriptors,
+    /// Byte mode: whoever dials a node is let in and thrown out again.
+    HauntedDoor,
 }
+
+/// Faults of byte streams.
+const OF_STREAMS: &[Fault] = &[Fault::StreamStall, Fault::NoDescriptors, Fault::HauntedDoor];
 
 /// Faults that are switched off together.
 const CLASSES: [&[Fault]; 5] = [
@@ -75,7 +85,7 @@ const CLASSES: [&[Fault]; 5] = [
 
 /// How often each fault happens compared to the others: the mean time between two of a kind is the
 /// run's own mean times this.
-const RARITY: [(Fault, u32); 20] = [
+const RARITY: [(Fault, u32); 23] = [
     (Fault::Kill, 3),
     (Fault::PowerCut, 4),
     (Fault::KillAll, 12),
@@ -96,6 +106,9 @@ const RARITY: [(Fault, u32); 20] = [
     (Fault::ResetClients, 4),
     (Fault::Leave, 5),
     (Fault::ClientExit, 4),
+    (Fault::StreamStall, 3),
+    (Fault::NoDescriptors, 8),
+    (Fault::HauntedDoor, 8),
 ];
 
 /// How the network treats a message.
@@ -165,6 +178,7 @@ pub(crate) struct Plan {
     pub(crate) longest_fault: Duration,
     /// Clocks run at up to so many parts in a million faster or slower.
     pub(crate) clock_error_ppm: u64,
+    pub(crate) pipes: PipePlan,
 }
 
 fn ms(millis: u64) -> Duration {
@@ -173,12 +187,12 @@ fn ms(millis: u64) -> Duration {
 
 impl Plan {
     /// The plan of a seed.
-    pub(crate) fn draw(seed: u64) -> Self {
+    pub(crate) fn draw(seed: u64, mode: Mode) -> Self {
         let rng = &mut Rng::new(seed, 1);
         let timing = draw_timing(rng);
         // The mean time between two faults of the most frequent kind.
         let temper = rng.pick(&[ms(600), ms(1_500), ms(3_000), ms(8_000)]);
-        Self {
+        let mut plan = Self {
             nodes: [1, 3, 5][rng.weighted(&[10, 60, 30])],
             turmoil: Duration::from_secs(rng.between(10, 30)),
             timing,
@@ -190,7 +204,15 @@ impl Plan {
             faults: draw_faults(rng, temper),
             longest_fault: rng.pick(&[ms(300), ms(2_000), ms(6_000)]).max(timing.election_max),
             clock_error_ppm: rng.pick(&[0, 1_000, 100_000]),
+            pipes: PipePlan::draw(&mut Rng::new(seed, 7), mode),
+        };
+        if mode == Mode::Bytes {
+            plan.weather = for_streams(plan.weather);
         }
+        if mode == Mode::Messages || plan.pipes.is_calm {
+            plan.faults.retain(|fault, _| !OF_STREAMS.contains(fault));
+        }
+        plan
     }
 }
 
@@ -286,7 +308,8 @@ fn draw_faults(rng: &mut Rng, temper: Duration) -> BTreeMap<Fault, Duration> {
     faults
 }
 
-/// All kinds of faults.
-pub(crate) fn all_faults() -> [Fault; 20] {
-    RARITY.map(|(fault, _)| fault)
+/// All kinds of faults of a mode.
+pub(crate) fn all_faults(mode: Mode) -> Vec<Fault> {
+    let faults = RARITY.into_iter().map(|(fault, _)| fault);
+    faults.filter(|fault| mode == Mode::Bytes || !OF_STREAMS.contains(fault)).collect()
 }

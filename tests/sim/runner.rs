@@ -6,6 +6,7 @@ use std::time::Instant as RealTime;
 
 use kvstore::time::{Duration, Instant};
 
+use super::pipe_plan::Mode;
 use super::plan::Plan;
 use super::stats::Stats;
 use super::world::World;
@@ -19,6 +20,7 @@ pub(crate) struct Outcome {
 /// A rule that a run violated.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
+    pub(crate) mode: Mode,
     pub(crate) seed: u64,
     pub(crate) event: u64,
     /// The name of the rule, or where the code under test asserted.
@@ -33,15 +35,15 @@ thread_local! {
 }
 
 /// Runs one seed to its end.
-pub(crate) fn run(seed: u64, is_printed: bool) -> Result<Outcome, Failure> {
+pub(crate) fn run(mode: Mode, seed: u64, is_printed: bool) -> Result<Outcome, Failure> {
     catch_panics_quietly();
-    let mut world = World::new(seed, Plan::draw(seed), is_printed);
+    let mut world = World::new(seed, Plan::draw(seed, mode), is_printed);
     IS_RUNNING.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| play(&mut world)));
     IS_RUNNING.set(false);
     match result {
         Ok(()) => Ok(Outcome { stats: world.stats.clone(), trace_hash: world.trace.hash() }),
-        Err(payload) => Err(failure(seed, world.trace.events, payload.as_ref())),
+        Err(payload) => Err(failure(mode, seed, world.trace.events, payload.as_ref())),
     }
 }
 
@@ -50,7 +52,9 @@ fn play(world: &mut World) {
     world.check_liveness();
     world.check_rest();
     let simulated = world.now.since(Instant::ZERO);
+    let sockets = world.socket_faults();
     let stats = &mut world.stats;
+    stats.faults.at_sockets = sockets;
     (stats.runs, stats.simulated) = (1, simulated);
     stats.answers = world.operations.answered;
     stats.leaders = world.checker.leader_count() as u64;
@@ -61,7 +65,7 @@ fn play(world: &mut World) {
     }
 }
 
-fn failure(seed: u64, event: u64, payload: &(dyn std::any::Any + Send)) -> Failure {
+fn failure(mode: Mode, seed: u64, event: u64, payload: &(dyn std::any::Any + Send)) -> Failure {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let message = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
     let place = PANIC.take().unwrap_or_default();
@@ -69,7 +73,7 @@ fn failure(seed: u64, event: u64, payload: &(dyn std::any::Any + Send)) -> Failu
         Some((rule, _)) => rule.to_owned(),
         None => format!("assertion in {place}"),
     };
-    Failure { seed, event, rule, message }
+    Failure { mode, seed, event, rule, message }
 }
 
 /// Panics of runs are told by the runner, in its own words.
@@ -90,21 +94,26 @@ fn catch_panics_quietly() {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { seed, event, rule, message } = self;
+        let Failure { mode, seed, event, rule, message } = self;
+        let mode = mode.name();
         write!(
             f,
-            "seed {seed}, message mode, event {event}: violated: {rule}\n{message}\nreplay with its log: \
-             SIM_SEED={seed} SIM_TRACE=1 cargo test --test simulation -- --nocapture one_seed"
+            "seed {seed}, mode {mode}, event {event}: violated: {rule}\n{message}\nreplay with its log: \
+             SIM_MODE={mode} SIM_SEED={seed} SIM_TRACE=1 cargo test --test simulation -- --nocapture one_seed"
         )
     }
 }
 
 /// Runs seeds until so many have run or so much real time went by; all failures are told.
-pub(crate) fn run_many(seeds: impl Iterator<Item = u64>, at_most: Duration) -> (Stats, Vec<Failure>) {
+pub(crate) fn run_many(
+    mode: Mode,
+    seeds: impl Iterator<Item = u64>,
+    at_most: Duration,
+) -> (Stats, Vec<Failure>) {
     let began = RealTime::now();
     let (mut stats, mut failures) = (Stats::default(), Vec::new());
     for seed in seeds {
-        match run(seed, false) {
+        match run(mode, seed, false) {
             Ok(outcome) => stats.add(&outcome.stats),
             Err(failure) => {
                 eprintln!("{failure}\n");

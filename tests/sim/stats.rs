@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kvstore::time::Duration;
 
+use super::pipe_plan::{Mode, SOCKET_FAULTS, SocketFault};
 use super::plan::Fault;
 use super::transfers::SnapshotCounts;
 
@@ -25,13 +26,34 @@ pub(crate) struct Stats {
     /// Runs in which the search for a linear order was given up.
     pub(crate) undecided: u64,
     pub(crate) snapshots: SnapshotCounts,
-    faults: BTreeMap<Fault, u64>,
+    pub(crate) faults: FaultCounts,
     messages: [u64; MESSAGE_TYPES + 1],
+}
+
+/// What went wrong, and how often.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultCounts {
+    planned: BTreeMap<Fault, u64>,
+    pub(crate) at_sockets: BTreeMap<SocketFault, u64>,
+    /// Messages that waited in front of a full socket.
+    pub(crate) late_messages: u64,
+}
+
+impl FaultCounts {
+    fn add(&mut self, run: &FaultCounts) {
+        for (fault, count) in &run.planned {
+            *self.planned.entry(*fault).or_insert(0) += count;
+        }
+        for (fault, count) in &run.at_sockets {
+            *self.at_sockets.entry(*fault).or_insert(0) += count;
+        }
+        self.late_messages += run.late_messages;
+    }
 }
 
 impl Stats {
     pub(crate) fn on_fault(&mut self, fault: Fault) {
-        *self.faults.entry(fault).or_insert(0) += 1;
+        *self.faults.planned.entry(fault).or_insert(0) += 1;
     }
 
     /// A message's first byte is its type.
@@ -50,34 +72,38 @@ impl Stats {
         self.disk_images += run.disk_images;
         self.undecided += run.undecided;
         self.snapshots.add(&run.snapshots);
-        for (fault, count) in &run.faults {
-            *self.faults.entry(*fault).or_insert(0) += count;
-        }
+        self.faults.add(&run.faults);
         for (sum, count) in self.messages.iter_mut().zip(run.messages) {
             *sum += count;
         }
     }
 
     pub(crate) fn fault_count(&self) -> u64 {
-        self.faults.values().sum()
+        self.faults.planned.values().sum()
     }
 
     /// What a run of this length should have exercised and did not; empty if all is well.
-    pub(crate) fn shortcomings(&self) -> Vec<String> {
+    pub(crate) fn shortcomings(&self, mode: Mode) -> Vec<String> {
         let mut found = Vec::new();
         let seconds = self.simulated.as_secs();
         let missing: Vec<usize> = (1..=MESSAGE_TYPES).filter(|kind| self.messages[*kind] == 0).collect();
         if !missing.is_empty() {
             found.push(format!("no message of the types {missing:?}"));
         }
-        let faults = super::plan::all_faults();
-        let missing: Vec<&Fault> = faults.iter().filter(|fault| !self.faults.contains_key(fault)).collect();
+        let faults = super::plan::all_faults(mode);
+        let missing: Vec<&Fault> =
+            faults.iter().filter(|fault| !self.faults.planned.contains_key(fault)).collect();
         if !missing.is_empty() {
             found.push(format!("no fault of the kinds {missing:?}"));
         }
         let missing = self.snapshots.missing();
         if !missing.is_empty() {
             found.push(format!("no snapshot was {missing:?}"));
+        }
+        let missing: Vec<&SocketFault> =
+            SOCKET_FAULTS.iter().filter(|fault| !self.faults.at_sockets.contains_key(fault)).collect();
+        if mode == Mode::Bytes && !missing.is_empty() {
+            found.push(format!("nothing of {missing:?} at any socket"));
         }
         if self.fault_count() < seconds / 5 {
             found.push(format!("{} faults in {seconds} s", self.fault_count()));
@@ -96,7 +122,8 @@ impl Stats {
         format!(
             "{} runs, {} simulated cluster-seconds ({} counted) in {:.1} s: {:.0} a second\n\
              {} events, {} answers, {} unknown outcomes, {} leaders, {} disk images read back, {} undecided\n\
-             {:?}\n{} faults: {:?}\nmessages by type: {:?}",
+             {:?}\n{} faults: {:?}\nmessages by type: {:?}\n\
+             sockets: {} messages late, {:?}",
             self.runs,
             self.simulated.as_secs(),
             self.counted.as_secs(),
@@ -110,8 +137,10 @@ impl Stats {
             self.undecided,
             self.snapshots,
             self.fault_count(),
-            self.faults,
+            self.faults.planned,
             &self.messages[1..],
+            self.faults.late_messages,
+            self.faults.at_sockets,
         )
     }
 }

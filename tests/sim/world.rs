@@ -7,8 +7,11 @@
 mod asking;
 mod faults;
 mod images;
+mod leaders;
+mod lines;
 mod links;
 mod liveness;
+mod pipes;
 mod turns;
 
 use std::cmp::Reverse;
@@ -17,15 +20,18 @@ use std::collections::{BTreeMap, BinaryHeap};
 use bytes::Bytes;
 use kvstore::client::session::LinkId;
 use kvstore::time::{Duration, Instant};
-use kvstore::wire::client::Request;
+use kvstore::wire::client::{Request, Response};
 use kvstore::wire::hello::Welcome;
 
 use super::checker::Checker;
 use super::clients::{SimClient, Workload};
 use super::disk::{End, SimDisk};
+use super::message_node::Input;
 use super::network::Network;
-use super::node::{Connection, Input, SimNode};
+use super::node::{Connection, SimNode};
 use super::operations::Operations;
+use super::pipe_plan::Mode;
+use super::pipes::{Flight, Pipes};
 use super::plan::{Fault, Plan};
 use super::reference::Reference;
 use super::rng::Rng;
@@ -63,6 +69,10 @@ struct Clients {
     workload: Workload,
     /// Connections that nodes have accepted.
     ends: BTreeMap<Connection, ClientEnd>,
+    /// In byte mode, their ends of connections.
+    lines: BTreeMap<Connection, lines::Line>,
+    /// What an operator was answered last.
+    told_operator: Option<Response>,
 }
 
 /// Where the client's end of a connection is, and the process at the other.
@@ -113,6 +123,12 @@ enum Event {
     Block(Vec<(usize, usize)>),
     /// An operator asks a node for something.
     Operator { node: usize, request: Request },
+    /// Something arrives along a pipe.
+    Flight { pipe: Connection, flight: Flight },
+    /// Something is over again.
+    Relief(pipes::Relief),
+    /// A process is told to leave.
+    Leave { node: usize, process: u64 },
     /// A node that is broken for good shows it.
     Limp { node: usize, how: liveness::Defect },
 }
@@ -189,7 +205,8 @@ impl World {
         let mut workload = Workload::new(plan.clients.clone(), plan.nodes, Rng::new(seed, 5));
         let all = (0..plan.clients.count).map(|index| SimClient::new(index, &mut workload)).collect();
         let sites = plan.nodes + plan.clients.count;
-        let network = Network::new(sites, plan.weather.clone(), Rng::new(seed, 6));
+        let pipes = Pipes::new(sites, plan.nodes, plan.pipes.clone(), Rng::new(seed, 9));
+        let network = Network::new(sites, plan.weather.clone(), pipes, Rng::new(seed, 6));
         let checker = Checker::new(plan.nodes, Reference::new(plan.caps.sessions));
         let mut world = Self {
             now: Instant::ZERO,
@@ -197,7 +214,13 @@ impl World {
             streams,
             nodes,
             network,
-            clients: Clients { all, workload, ends: BTreeMap::new() },
+            clients: Clients {
+                all,
+                workload,
+                ends: BTreeMap::new(),
+                lines: BTreeMap::new(),
+                told_operator: None,
+            },
             checker,
             operations: Operations::default(),
             stats: Stats::default(),
@@ -248,6 +271,9 @@ impl World {
             Event::Block(ways) if self.phase == Phase::Turmoil => self.block(&ways),
             Event::Unblock(_) | Event::Block(_) => {} // all ways were opened meanwhile
             Event::Operator { node, request } => self.on_operator(node, &request),
+            Event::Flight { pipe, flight } => self.on_flight(pipe, flight),
+            Event::Relief(relief) => self.on_relief(relief),
+            Event::Leave { node, process } => self.on_leave(node, process),
             Event::Limp { node, how } => self.limp(node, how),
         }
     }
@@ -260,6 +286,10 @@ impl World {
     /// The process on a node, if one runs.
     fn process_number(&self, node: usize) -> Option<u64> {
         self.nodes[node].process.as_ref().map(|process| process.number)
+    }
+
+    fn is_bytes(&self) -> bool {
+        self.plan.pipes.mode == Mode::Bytes
     }
 
     /// The site of a client.

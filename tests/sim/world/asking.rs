@@ -8,7 +8,8 @@ use kvstore::wire::client::{Operation, Request, RequestBody, Response, ResponseB
 
 use super::{ClientEnd, Event, Phase, ToClient, World};
 use crate::sim::clients::ClientLink;
-use crate::sim::node::{Connection, Input, encoded, node_at};
+use crate::sim::message_node::Input;
+use crate::sim::node::{Connection, encoded, node_at};
 use crate::sim::operations::Asked;
 
 impl World {
@@ -55,7 +56,7 @@ impl World {
     }
 
     /// Does what the session wants, until it waits.
-    fn pull(&mut self, client: usize) {
+    pub(super) fn pull(&mut self, client: usize) {
         loop {
             match self.clients.all[client].session.pull(self.now) {
                 Action::Dial { link, address } => self.dial_node(client, link, &address),
@@ -74,6 +75,9 @@ impl World {
 
     fn dial_node(&mut self, client: usize, link: LinkId, address: &str) {
         let (node, site) = (node_at(address), self.site_of(client));
+        if self.is_bytes() {
+            return self.dial_line(client, link, node);
+        }
         let this = &mut self.clients.all[client];
         this.links.insert(link, ClientLink { node, connection: None });
         let life = this.life;
@@ -110,6 +114,9 @@ impl World {
         self.trace.line(self.now, || format!("client {client} -> node {}: {request:?}", node + 1));
         let bytes = encoded(|out| request.encode(out));
         self.trace.note_bytes(&bytes);
+        if self.is_bytes() {
+            return self.send_on_line(client, link, request);
+        }
         let Some(end) = self.clients.ends.get(&connection).copied() else {
             // The process is gone; its machine says so, if it is there.
             if self.nodes[node].is_on && self.network.is_open_both_ways(site, node) {
@@ -126,6 +133,9 @@ impl World {
 
     /// An operator's request arrives at a node, whatever becomes of it.
     pub(super) fn on_operator(&mut self, node: usize, request: &Request) {
+        if self.is_bytes() {
+            return self.operate(node, request);
+        }
         let Some(process) = self.process_number(node) else { return };
         let (connection, bytes) = (Connection(0), encoded(|out| request.encode(out)));
         let input = Input::ClientRequest { connection, bytes };
@@ -135,7 +145,11 @@ impl World {
     fn close_link(&mut self, client: usize, link: LinkId) {
         let closed = self.clients.all[client].links.remove(&link);
         if let Some(connection) = closed.and_then(|link| link.connection) {
-            self.drop_connection(connection);
+            if self.is_bytes() {
+                self.hang_up(connection);
+            } else {
+                self.drop_connection(connection);
+            }
         }
     }
 
@@ -233,6 +247,10 @@ impl World {
 
     /// All connections of clients to a node are reset.
     pub(super) fn reset_clients_of(&mut self, node: usize) {
+        if self.is_bytes() {
+            let nodes = self.plan.nodes;
+            return self.cut_pipes(node, |site| site >= nodes);
+        }
         let of_node = self.clients.ends.iter().filter(|(_, end)| end.node == node);
         let connections: Vec<Connection> = of_node.map(|(connection, _)| *connection).collect();
         for connection in connections {

@@ -4,7 +4,6 @@ use kvstore::time::{Duration, Instant};
 
 use super::{Event, Phase, World};
 use crate::sim::disk::{self, End};
-use crate::sim::node::Input;
 use crate::sim::plan::Fault;
 
 impl World {
@@ -81,6 +80,7 @@ impl World {
                 let client = self.streams.faults.index(self.plan.clients.count);
                 self.end_client(client);
             }
+            of_sockets => self.on_socket_fault(of_sockets, node),
         }
     }
 
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// How long a fault lasts: often short, at times very long.
-    fn how_long(&mut self) -> Duration {
+    pub(super) fn how_long(&mut self) -> Duration {
         let longest = self.plan.longest_fault;
         let longest = if self.streams.faults.chance(600_000) { longest / 8 } else { longest };
         self.streams.faults.duration(Duration::from_millis(1), longest)
@@ -115,8 +115,7 @@ impl World {
 
     fn tell_to_leave(&mut self, node: usize) {
         if let Some(process) = self.process_number(node) {
-            let event = Event::Arrive { node, process, input: Input::Leave, other: 0 };
-            self.queue.add(self.now, event);
+            self.queue.add(self.now, Event::Leave { node, process });
         }
     }
 

@@ -26,7 +26,7 @@ impl World {
     pub(super) fn check_disk(&mut self, node: usize) {
         let Some(process) = &self.nodes[node].process else { return };
         self.stats.disk_images += 1;
-        let raft = process.replica.raft();
+        let raft = process.replica().raft();
         let snapshot = raft.snapshot().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
         let committed = raft.log().committed().min(raft.log().stable());
         let image = self.nodes[node].disk.fork(self.streams.disks.u64());

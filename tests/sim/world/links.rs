@@ -1,19 +1,33 @@
-//! Connections between nodes, and the cuts between sites.
+//! Message mode: connections between nodes. Both modes: the cuts between sites.
 
 use bytes::Bytes;
 use kvstore::time::{Duration, Instant};
 
 use super::{Event, World};
-use crate::sim::node::{Connection, Input};
+use crate::sim::message_node::Input;
+use crate::sim::node::Connection;
 
 /// How long a dial that gets no answer waits for the next.
 const REDIAL: Duration = Duration::from_millis(100);
 
 impl World {
+    /// A process that has just started dials all others.
+    pub(super) fn dial_others(&mut self, node: usize) {
+        for other in (0..self.plan.nodes).filter(|other| *other != node) {
+            let pause = self.network.latency();
+            self.queue.add(self.now + pause, Event::Dial { one: node, other });
+        }
+    }
+
+    /// The connection that a process has to another node.
+    pub(super) fn link_between(&self, node: usize, peer: usize) -> Option<Connection> {
+        let messages = self.nodes[node].process.as_ref()?.messages()?;
+        messages.links.get(&peer).map(|link| link.connection)
+    }
+
     /// Two nodes that have no connection in common try to get one.
     pub(super) fn on_dial(&mut self, one: usize, other: usize) {
-        let ends = [(one, other), (other, one)]
-            .map(|(node, peer)| Some(self.nodes[node].process.as_ref()?.links.get(&peer)?.connection));
+        let ends = [self.link_between(one, other), self.link_between(other, one)];
         if ends[0].is_some() && ends[0] == ends[1] {
             return;
         }
@@ -43,7 +57,7 @@ impl World {
             let at = self.now + self.network.latency();
             let there = self.nodes[peer].process.as_ref().expect("it runs");
             let (boot, other) = (there.boot, there.number);
-            let is_founded = there.replica.configuration().is_some();
+            let is_founded = there.replica().configuration().is_some();
             let process = self.process_number(node).expect("it runs");
             let input = Input::LinkUp { peer, connection, boot, is_founded };
             self.queue.add(at, Event::Arrive { node, process, input, other });
@@ -70,9 +84,11 @@ impl World {
 
     /// A connection is reset; both ends find out soon.
     pub(super) fn reset_link(&mut self, one: usize, other: usize) {
+        if self.is_bytes() {
+            return self.cut_pipes(one, |site| site == other);
+        }
         for (node, peer) in [(one, other), (other, one)] {
-            let end = self.nodes[node].process.as_ref().and_then(|process| process.links.get(&peer));
-            if let Some(connection) = end.map(|end| end.connection) {
+            if let Some(connection) = self.link_between(node, peer) {
                 let after = self.network.latency();
                 self.lose_link_end(node, peer, connection, after);
             }
@@ -82,8 +98,7 @@ impl World {
     /// A message leaves over the link that its sender has, and is taken by a receiver that has the
     /// same.
     pub(super) fn send_to_peer(&mut self, node: usize, to: usize, bytes: Bytes, depart: Instant) {
-        let links = &self.nodes[node].process.as_ref().expect("it runs").links;
-        let Some(connection) = links.get(&to).map(|link| link.connection) else { return };
+        let Some(connection) = self.link_between(node, to) else { return };
         let Some(process) = self.process_number(to) else { return };
         for at in self.network.send(node, to, depart).into_iter().flatten() {
             let input = Input::Peer { from: node, connection, bytes: bytes.clone() };
@@ -96,13 +111,12 @@ impl World {
         self.trace.line(self.now, || format!("cut: {}", shown(ways)));
         for (from, to) in ways.iter().copied() {
             self.network.block(from, to);
-            if from.max(to) < self.plan.nodes && self.streams.faults.chance(500_000) {
-                let end = self.nodes[to].process.as_ref().and_then(|process| process.links.get(&from));
-                if let Some(connection) = end.map(|end| end.connection) {
-                    let after =
-                        self.streams.faults.duration(Duration::from_millis(50), Duration::from_secs(3));
-                    self.lose_link_end(to, from, connection, after);
-                }
+            if from.max(to) < self.plan.nodes
+                && self.streams.faults.chance(500_000)
+                && let Some(connection) = self.link_between(to, from)
+            {
+                let after = self.streams.faults.duration(Duration::from_millis(50), Duration::from_secs(3));
+                self.lose_link_end(to, from, connection, after);
             }
         }
     }
@@ -112,11 +126,12 @@ impl World {
         self.trace.line(self.now, || format!("open: {}", shown(ways)));
         for (from, to) in ways.iter().copied() {
             self.network.unblock(from, to);
-            if from.max(to) < self.plan.nodes {
+            if from.max(to) < self.plan.nodes && !self.is_bytes() {
                 let after = self.network.latency() * 3;
                 self.queue.add(self.now + after, Event::Dial { one: from, other: to });
             }
         }
+        self.release_held(false);
     }
 }
 

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use kvstore::client::Error;
 use kvstore::client::session::Answer;
-use kvstore::replica::ClientConnection;
+use kvstore::replica::{ClientConnection, Replica};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{LogIndex, NodeId, Term};
 use kvstore::wire::client::{Request, RequestBody, ResponseBody, RoleName};
 
 use super::{Event, Phase, World};
 use crate::sim::checker::violated;
-use crate::sim::disk::{self, End};
+use crate::sim::disk::{self, End, SimDisk};
 use crate::sim::linear_order;
-use crate::sim::node::id_of;
+use crate::sim::node::{Engine, id_of};
 use crate::sim::operations::Asked;
 
 /// How a node outside the core is broken for ever.
@@ -127,10 +127,12 @@ impl World {
                 self.nodes[node].disk.set_fault(disk::Fault::None);
             }
             self.queue.add(self.now, Event::Start { node });
-            for other in 0..node {
+            let to_dial = if self.is_bytes() { 0 } else { node };
+            for other in 0..to_dial {
                 self.queue.add(self.now + Duration::from_millis(1), Event::Dial { one: node, other });
             }
         }
+        self.heal_pipes();
     }
 
     fn break_for_good(&mut self, node: usize, how: Defect, core: &[usize]) {
@@ -181,7 +183,7 @@ impl World {
     /// The highest term in the core, if somebody leads it. It need not be everybody's leader: a node
     /// that is broken in that it sees a part of the core only can lead that part.
     fn leading_term(&self, core: &[usize]) -> Option<Term> {
-        let raft = |node: usize| Some(self.nodes[node].process.as_ref()?.replica.raft());
+        let raft = |node: usize| Some(self.nodes[node].process.as_ref()?.replica().raft());
         let highest = core.iter().map(|node| raft(*node).map(|raft| raft.term())).max()??;
         let leads = |node: usize| {
             raft(node).is_some_and(|raft| raft.term() == highest && raft.role_name() == RoleName::Leader)
@@ -245,7 +247,7 @@ impl World {
     fn is_all_equal(&self) -> bool {
         let committed = LogIndex(self.checker.committed_index());
         let logs = self.nodes.iter().filter_map(|machine| machine.process.as_ref());
-        let mut logs = logs.map(|process| process.replica.raft().log());
+        let mut logs = logs.map(|process| process.replica().raft().log());
         logs.all(|log| (log.applied(), log.last_index()) == (committed, committed))
     }
 
@@ -255,7 +257,7 @@ impl World {
             let Some(process) = &machine.process else {
                 violated!("everybody comes back", "node {} does not run", node + 1);
             };
-            let log = process.replica.raft().log();
+            let log = process.replica().raft().log();
             if (log.committed(), log.applied(), log.last_index()) != (committed, committed, committed) {
                 violated!(
                     "everybody catches up",
@@ -268,7 +270,7 @@ impl World {
             }
         }
         let leads = |node: &usize| {
-            self.nodes[*node].process.as_ref().map(|process| process.replica.raft().role_name())
+            self.nodes[*node].process.as_ref().map(|process| process.replica().raft().role_name())
                 == Some(RoleName::Leader)
         };
         let leaders: BTreeSet<usize> = (0..self.plan.nodes).filter(leads).collect();
@@ -279,17 +281,24 @@ impl World {
 
     /// Nobody waits for anything on a node at rest.
     fn check_tables_empty(&mut self, node: usize) {
-        let process = self.nodes[node].process.as_mut().expect("it runs");
-        let (local, replica) = (process.clock.at(self.now), &mut process.replica);
         let request = Request { id: 1, time_left_ms: 1, silent_leader: None, body: RequestBody::Status };
-        let nobody = ClientConnection(0);
-        let mut answers = Answers::default();
-        replica.on_request(local, nobody, request);
-        answers.take(replica, local);
-        let Some(ResponseBody::Status(status)) = answers.0 else {
+        let process = self.nodes[node].process.as_mut().expect("it runs");
+        let local = process.clock.at(self.now);
+        let answer = match &mut process.engine {
+            Engine::Messages(messages) => ask_replica(&mut messages.replica, local, request),
+            Engine::Bytes(_) => self.ask_node(node, &request).map(|response| response.body),
+        };
+        let Some(ResponseBody::Status(status)) = answer else {
             violated!("status is answered", "node {} does not say how it is", node + 1);
         };
-        let tables = ["uncommitted_bytes", "waiting_writes", "waiting_reads", "parked_requests"];
+        let tables = [
+            "uncommitted_bytes",
+            "waiting_writes",
+            "waiting_reads",
+            "parked_requests",
+            "unknown_connections",
+            "messages_held_for_founding",
+        ];
         let used =
             status.bounds.iter().filter(|bound| tables.contains(&bound.name.as_str()) && bound.used > 0);
         let left: Vec<String> = used.map(|bound| format!("{} {}", bound.used, bound.name)).collect();
@@ -303,10 +312,11 @@ impl World {
 #[derive(Default)]
 struct Answers(Option<ResponseBody>);
 
-impl Answers {
-    fn take(&mut self, replica: &mut kvstore::replica::Replica<crate::sim::disk::SimDisk>, now: Instant) {
-        replica.process_ready(now, self).expect("a sound disk takes what is written");
-    }
+fn ask_replica(replica: &mut Replica<SimDisk>, now: Instant, request: Request) -> Option<ResponseBody> {
+    let mut answers = Answers::default();
+    replica.on_request(now, ClientConnection(0), request);
+    replica.process_ready(now, &mut answers).expect("a sound disk takes what is written");
+    answers.0
 }
 
 impl kvstore::replica::Transport for Answers {

@@ -9,7 +9,9 @@ use super::{Event, Phase, ToClient, World};
 use crate::sim::checker::violated;
 use crate::sim::clock::LocalClock;
 use crate::sim::disk::End;
-use crate::sim::node::{Connection, Input, Sent, Start, TurnEffects, id_of};
+use crate::sim::message_node::Input;
+use crate::sim::node::{Connection, Engine, Sent, Start, TurnEffects, id_of};
+use crate::sim::pipe_plan::SocketFault;
 use crate::sim::plan::Fault;
 
 impl World {
@@ -30,7 +32,12 @@ impl World {
             segment_bytes: self.plan.disk.segment_bytes,
             seed: self.streams.starts.u64(),
             clock: LocalClock::new(self.now, origin, rate),
+            pipes: self.is_bytes().then(|| {
+                let limits = self.plan.pipes.limits(&self.plan.caps, &self.plan.snapshots);
+                (self.network.pipes.clone(), self.plan.nodes, limits)
+            }),
         };
+        self.network.pipes.set_power(node, true);
         self.trace.speaker(Some((self.now, node)));
         let result = self.nodes[node].start(self.now, start);
         match result {
@@ -46,9 +53,10 @@ impl World {
                 self.trace.note(self.now, &[1, node as u64, boot.0, entries as u64]);
                 self.checker.on_start(node, &recovered);
                 self.schedule_turn(node, self.now);
-                for other in (0..self.plan.nodes).filter(|other| *other != node) {
-                    let pause = self.network.latency();
-                    self.queue.add(self.now + pause, Event::Dial { one: node, other });
+                if self.is_bytes() {
+                    self.open_door(node);
+                } else {
+                    self.dial_others(node);
                 }
             }
             Err(error @ (OpenError::Read { .. } | OpenError::Write(_))) => {
@@ -70,14 +78,29 @@ impl World {
             Input::LinkUp { peer, connection, .. } => Some((peer, connection)),
             _ => None,
         };
-        process.inbox.push(input);
-        let at = self.now.max(process.schedule.busy_until).max(process.schedule.paused_until);
-        self.schedule_turn(node, at);
+        let Engine::Messages(messages) = &mut process.engine else { return };
+        messages.inbox.push(input);
+        self.schedule_turn_when_free(node);
         if let Some((peer, connection)) = link
             && self.process_number(peer) != Some(other)
         {
             self.lose_link_end(node, peer, connection, Duration::from_millis(300));
         }
+    }
+
+    /// A process is told to leave.
+    pub(super) fn on_leave(&mut self, node: usize, number: u64) {
+        if let Some(process) = self.nodes[node].process.as_mut().filter(|process| process.number == number) {
+            process.leave(process.clock.at(self.now));
+            self.schedule_turn_when_free(node);
+        }
+    }
+
+    /// Lets a process take a turn as soon as it can.
+    pub(super) fn schedule_turn_when_free(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        let at = self.now.max(process.schedule.busy_until).max(process.schedule.paused_until);
+        self.schedule_turn(node, at);
     }
 
     /// Puts the next turn at `at`, or leaves it where it is if that is earlier.
@@ -103,10 +126,12 @@ impl World {
     }
 
     fn take_turn(&mut self, node: usize) {
+        self.interrupt_poll(node);
+        let before = self.before_turn(node);
         self.trace.speaker(Some((self.now, node)));
         let effects = self.nodes[node].turn(self.now);
         self.trace.speaker(None);
-        let replica = &self.nodes[node].process.as_ref().expect("it runs").replica;
+        let replica = self.nodes[node].process.as_ref().expect("it runs").replica();
         let raft = replica.raft();
         let words = [2, node as u64, raft.term().0, raft.log().last_index().0, raft.log().committed().0];
         self.trace.note(self.now, &words);
@@ -114,36 +139,41 @@ impl World {
         if self.checker.on_turn(node, replica, &effects) && effects.failed.is_none() {
             self.on_snapshot(node);
         }
+        self.check_leader_of(node, &before, &effects);
         let departures = self.departures(node, &effects);
         self.dispatch(node, &effects, &departures);
+        self.launch(&departures);
+        self.stats.faults.late_messages += effects.late;
         let end = *departures.last().expect("the turn ends after its last sync");
         let process = self.nodes[node].process.as_mut().expect("it runs");
         process.schedule.busy_until = end;
-        let may_exit = process.leaving && process.replica.may_exit(process.clock.at(self.now));
         if let Some(error) = &effects.failed {
             self.trace.line(self.now, || format!("node {} fails: {error}", node + 1));
             self.stats.on_fault(Fault::DiskError);
             let how = if self.streams.faults.chance(500_000) { End::PowerCut } else { End::Kill };
             self.end_process(node, how);
-        } else if may_exit {
+        } else if process.may_exit(process.clock.at(self.now)) {
             self.trace.line(self.now, || format!("node {} has left", node + 1));
             self.end_process(node, End::Kill);
         } else {
+            if let Some(wake) = process.end_turn(process.clock.at(end)) {
+                let at = end.max(process.clock.when(wake));
+                self.schedule_turn(node, at);
+            }
             self.found_if_all_met();
-            self.schedule_next_turn(node, end);
         }
     }
 
-    fn schedule_next_turn(&mut self, node: usize, end: Instant) {
-        let process = self.nodes[node].process.as_ref().expect("it runs");
-        let local = process.clock.at(end);
-        let wakes = [process.replica.next_wake(), process.replica.exit_at().filter(|_| process.leaving)];
-        let at = match wakes.into_iter().flatten().min() {
-            _ if !process.inbox.is_empty() || process.replica.has_work(local) => end,
-            Some(wake) => end.max(process.clock.when(wake)),
-            None => return,
-        };
-        self.schedule_turn(node, at);
+    /// A process that was stopped and goes on may find that its poll was interrupted.
+    fn interrupt_poll(&mut self, node: usize) {
+        let process = self.nodes[node].process.as_mut().expect("it runs");
+        if let Engine::Bytes(bytes) = &mut process.engine
+            && process.schedule.paused_until == self.now
+            && self.streams.faults.chance(500_000)
+        {
+            bytes.is_interrupted = true;
+            self.network.pipes.on_fault(SocketFault::InterruptedPoll);
+        }
     }
 
     /// When what left after so many syncs is on its way: a turn's work takes time, its syncs most.
@@ -184,7 +214,9 @@ impl World {
             self.trace.line(self.now, || {
                 format!("node {} -> {}: {}", node + 1, to + 1, crate::sim::words::of_message(message))
             });
-            self.send_to_peer(node, *to, bytes.clone(), depart);
+            if !self.is_bytes() {
+                self.send_to_peer(node, *to, bytes.clone(), depart);
+            }
         }
         for Sent { what: (connection, response), syncs, bytes, .. } in &effects.replies {
             self.trace.note_bytes(bytes);
@@ -207,7 +239,8 @@ impl World {
     fn found_if_all_met(&mut self) {
         let others = self.plan.nodes - 1;
         let is_ready = |process: &crate::sim::node::Process| {
-            process.replica.configuration().is_none() && process.links.len() == others
+            let messages = process.messages().filter(|_| process.replica().configuration().is_none());
+            messages.is_some_and(|messages| messages.links.len() == others)
         };
         if !self.nodes.iter().all(|node| node.process.as_ref().is_some_and(is_ready)) {
             return;
@@ -227,18 +260,36 @@ impl World {
     /// A process ends, with or without its machine.
     pub(super) fn end_process(&mut self, node: usize, how: End) {
         let Some(process) = self.nodes[node].process.take() else { return };
+        let has_power = how == End::Kill;
         self.nodes[node].disk.end_process(how);
-        self.nodes[node].is_on = how == End::Kill;
+        self.nodes[node].is_on = has_power;
+        self.network.pipes.set_power(node, has_power);
         self.trace.line(self.now, || format!("node {} ends ({how:?})", node + 1));
         self.trace.note(self.now, &[3, node as u64, u64::from(how == End::Kill)]);
+        let number = process.number;
+        drop(process); // its sockets are closed
+        if self.is_bytes() {
+            self.close_door(node, has_power);
+        } else {
+            self.lose_connections_of(node, number, how);
+        }
+        let longest = match self.phase {
+            Phase::Turmoil => self.plan.longest_fault,
+            Phase::Liveness { .. } | Phase::Calm => Duration::from_millis(100),
+        };
+        let downtime = self.streams.faults.duration(Duration::from_millis(5), longest);
+        self.queue.add(self.now + downtime, Event::Start { node });
+    }
+
+    /// Message mode: whoever was connected to a process learns that it ended.
+    fn lose_connections_of(&mut self, node: usize, number: u64, how: End) {
         for other in 0..self.plan.nodes {
-            let ends = self.nodes[other].process.as_ref().and_then(|process| process.links.get(&node));
-            if let Some(connection) = ends.map(|end| end.connection) {
+            if let Some(connection) = self.link_between(other, node) {
                 let pause = self.notice_of_end(node, other, how);
                 self.lose_link_end(other, node, connection, pause);
             }
         }
-        let ends = self.clients.ends.iter().filter(|(_, end)| end.process == process.number);
+        let ends = self.clients.ends.iter().filter(|(_, end)| end.process == number);
         let connections: Vec<Connection> = ends.map(|(connection, _)| *connection).collect();
         for connection in connections {
             let end = self.clients.ends.remove(&connection).expect("it was just seen");
@@ -247,12 +298,6 @@ impl World {
             let event = Event::ToClient { client: end.client, life: end.life, link: end.link, what };
             self.queue.add(self.now + pause, event);
         }
-        let longest = match self.phase {
-            Phase::Turmoil => self.plan.longest_fault,
-            Phase::Liveness { .. } | Phase::Calm => Duration::from_millis(100),
-        };
-        let downtime = self.streams.faults.duration(Duration::from_millis(5), longest);
-        self.queue.add(self.now + downtime, Event::Start { node });
     }
 
     /// After how long the other end learns that a process ended: at once if the machine is there to

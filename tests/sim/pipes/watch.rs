@@ -1,0 +1,141 @@
+//! What leaves nodes' sockets, cut into frames again for the checkers.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use kvstore::types::{BootNumber, Term};
+use kvstore::wire::Reader;
+use kvstore::wire::frame::{Decoder, Frame, FrameKind};
+use kvstore::wire::hello::PeerHello;
+use kvstore::wire::peer::Message;
+
+use super::{Pipe, Pipes, State};
+use crate::sim::node::Connection;
+
+/// Cuts what an end writes into frames.
+pub(super) struct Watch {
+    pub(super) decoder: Decoder,
+    /// In which turn a write blocked, if what was left then has not been written since.
+    pub(super) blocked_in: Option<u64>,
+    /// What is written in this turn may have been queued in an earlier one.
+    pub(super) late_in: u64,
+    /// Its introduction: where it ends, and which boot it names.
+    pub(super) hello: Option<(u64, BootNumber)>,
+    /// What it said as a leader: where that ends, and in which term it was.
+    pub(super) as_leader: VecDeque<(u64, Term)>,
+}
+
+/// A frame that left a node's socket.
+pub(crate) struct Left {
+    pub(crate) pipe: Connection,
+    /// The site at the other end.
+    pub(crate) to: usize,
+    pub(crate) frame: Frame,
+    /// After how many of the turn's syncs.
+    pub(crate) syncs: u64,
+    /// The turn's part of the log was durable.
+    pub(crate) after_log: bool,
+    /// The socket was full before: the frame may be of an earlier turn.
+    pub(crate) is_late: bool,
+    /// The other end is of an older boot than one that this process has shaken hands with.
+    pub(crate) is_outlived: bool,
+}
+
+impl Pipes {
+    /// The terms in which leaders speak in what this site's process could read now: whole messages,
+    /// on connections that it has read messages of before.
+    pub(crate) fn unread_leaders(&self, site: usize) -> Vec<(usize, Term)> {
+        let mut unread = Vec::new();
+        for pipe in self.state().pipes.values_mut() {
+            for side in 0..2 {
+                let from = pipe.ends[1 - side].site;
+                let flow = &pipe.flows[1 - side];
+                if pipe.ends[side].site != site || pipe.ends[side].is_gone {
+                    continue;
+                }
+                let said = &mut pipe.ends[1 - side].watch.as_leader;
+                let before = said.len();
+                said.retain(|(end, _)| *end > flow.read);
+                pipe.ends[1 - side].has_led |= said.len() < before;
+                let arrived = said.iter().filter(|(end, _)| *end <= flow.arrived);
+                if pipe.ends[1 - side].has_led {
+                    unread.extend(arrived.map(|(_, term)| (from, *term)));
+                }
+            }
+        }
+        unread
+    }
+}
+
+impl State {
+    /// Notes the frames that are complete with what an end has just written.
+    pub(super) fn note_frames(&mut self, name: Connection, side: usize) {
+        let pipe = self.pipes.get_mut(&name).expect("it has just been written to");
+        let (site, to) = (pipe.ends[side].site, pipe.ends[1 - side].site);
+        if !self.sites[site].is_node {
+            return;
+        }
+        let (turn, written) = (&self.sites[site].turn, pipe.flows[side].written);
+        let (number, syncs, after_log) = (turn.number, turn.syncs(), turn.is_after_log());
+        let mut frames = Vec::new();
+        let watch = &mut pipe.ends[side].watch;
+        while let Some(frame) = watch.decoder.next().expect("a node writes frames") {
+            let end = written - watch.decoder.buffered() as u64;
+            match frame.kind {
+                FrameKind::PeerHello if watch.hello.is_none() => {
+                    let hello = PeerHello::decode(&mut Reader::new(frame.payload.clone()));
+                    watch.hello = Some((end, hello.expect("a node's introduction can be read").boot));
+                }
+                FrameKind::Message => {
+                    watch.as_leader.extend(leader_term(&frame.payload).map(|term| (end, term)))
+                }
+                _ => {}
+            }
+            frames.push(frame);
+        }
+        let is_late = watch.late_in == number;
+        let is_outlived = frames.iter().any(|frame| frame.kind == FrameKind::Message)
+            && self.is_outlived(site, to, name, side);
+        for frame in frames {
+            let left = Left { pipe: name, to, frame, syncs, after_log, is_late, is_outlived };
+            self.sites[site].left.push(left);
+        }
+    }
+
+    /// Whether a process talks to an older boot of another site than one that it knows.
+    fn is_outlived(&self, site: usize, to: usize, name: Connection, side: usize) -> bool {
+        let boot_behind = |pipe: &Pipe, side: usize| {
+            let (end, boot) = pipe.ends[1 - side].watch.hello?;
+            (end <= pipe.flows[1 - side].read).then_some(boot)
+        };
+        let here = boot_behind(&self.pipes[&name], side);
+        self.pipes.values().any(|pipe| {
+            let mine = (0..2).find(|end| pipe.ends[*end].site == site && pipe.ends[1 - *end].site == to);
+            mine.is_some_and(|end| !pipe.ends[end].is_gone && here < boot_behind(pipe, end))
+        })
+    }
+}
+
+/// The term of a message that only a leader sends, and that is heard as such.
+fn leader_term(payload: &Bytes) -> Option<Term> {
+    match Message::decode(payload.clone()) {
+        Ok(Message::Heartbeat(heartbeat)) => Some(heartbeat.term),
+        Ok(Message::AppendEntries(append)) => Some(append.term),
+        _ => None,
+    }
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        let (blocked_in, late_in, hello, as_leader) = (None, 0, None, VecDeque::new());
+        Self { decoder: Decoder::new(u32::MAX), blocked_in, late_in, hello, as_leader }
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8], turn: u64) {
+        if self.blocked_in.is_some_and(|blocked_in| blocked_in < turn) {
+            self.blocked_in = None;
+            self.late_in = turn;
+        }
+        self.decoder.push(bytes);
+    }
+}

@@ -1,0 +1,49 @@
+//! Leaders that live are not deposed for want of reading, and none is held for dead that lives.
+
+use kvstore::raft::{Cause, Raft};
+use kvstore::types::{NodeId, Term};
+use kvstore::wire::peer::Message;
+
+use super::World;
+use crate::sim::checker::violated;
+use crate::sim::node::{TurnEffects, id_of, index_of};
+
+/// What a node thinks of its leader before a turn, and what it could read of it.
+pub(super) struct Before {
+    term: Term,
+    leader: Option<NodeId>,
+    /// Who speaks as a leader in what waits to be read.
+    unread: Vec<(usize, Term)>,
+}
+
+impl World {
+    fn raft(&self, node: usize) -> &Raft {
+        self.nodes[node].process.as_ref().expect("it runs").replica().raft()
+    }
+
+    pub(super) fn before_turn(&self, node: usize) -> Before {
+        let raft = self.raft(node);
+        let leader = raft.leader().filter(|leader| *leader != id_of(node));
+        Before { term: raft.term(), leader, unread: self.network.pipes.unread_leaders(node) }
+    }
+
+    /// Compares what a node thinks of its leader after a turn.
+    pub(super) fn check_leader_of(&mut self, node: usize, before: &Before, effects: &TurnEffects) {
+        let raft = self.raft(node);
+        let (term, leader, cause) = (raft.term(), raft.leader(), raft.election_cause());
+        if leader == Some(id_of(node)) {
+            let number = self.process_number(node).expect("it runs");
+            self.checker.led_by.insert(term, number);
+        }
+        let Some(old) = before.leader.map(index_of).filter(|_| before.term == term) else { return };
+        let process = self.process_number(old);
+        let lives = process.is_some() && process == self.checker.led_by.get(&term).copied();
+        if lives && leader.is_none() && cause == Some(Cause::LostConnection) {
+            violated!("who is held for dead is dead", "node {} forgets node {} of {term}", node + 1, old + 1);
+        }
+        let asks = effects.sends.iter().any(|sent| matches!(sent.what.1, Message::PreVote(_)));
+        if lives && asks && before.unread.contains(&(old, term)) {
+            violated!("who is heard is not deposed", "node {} did not read node {}", node + 1, old + 1);
+        }
+    }
+}
