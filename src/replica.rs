@@ -7,6 +7,7 @@
 
 mod announce;
 mod back_pressure;
+mod backups;
 mod caps;
 mod cluster_clock;
 mod hand_over;
@@ -31,6 +32,7 @@ use crate::wire::peer::{Envelope, Message};
 
 pub use caps::Caps;
 
+use backups::Backups;
 use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
@@ -93,6 +95,7 @@ pub struct Replica<D: Disk> {
     parking: Parking,
     timers: Timers,
     snapshots: Snapshots<D::File>,
+    backups: Backups<D::File>,
     answers: Vec<(ClientConnection, Response)>,
     hand_over: HandOver,
 }
@@ -156,6 +159,7 @@ impl<D: Disk> Replica<D> {
             parking: Parking::default(),
             timers: Timers::new(now),
             snapshots,
+            backups: Backups::default(),
             answers: Vec::new(),
             hand_over: HandOver::default(),
         }
@@ -181,6 +185,7 @@ impl<D: Disk> Replica<D> {
 
     /// A client's connection is closed: its parked requests die with it.
     pub fn on_client_gone(&mut self, client: ClientConnection) {
+        self.backups.on_client_gone(client);
         for timer in self.parking.take_of(client) {
             self.timers.wheel.cancel(timer);
         }

@@ -7,6 +7,7 @@ use kvstore::types::{
     ClientId, ClientName, ClusterId, ClusterTime, LogIndex, NodeId, Revision, Sequence, Term,
 };
 use kvstore::wire::client::*;
+use kvstore::wire::entry::SnapshotId;
 use kvstore::wire::frame::{self, Decoder, FrameKind};
 use kvstore::wire::hello::{MemberAddress, Refusal, RefusalReason, Welcome};
 use kvstore::wire::{
@@ -60,6 +61,11 @@ fn billing() -> ClientName {
     ClientName::new(b"billing").expect("seven bytes")
 }
 
+/// The one of `docs/formats.md`.
+fn snapshot() -> SnapshotId {
+    SnapshotId { index: LogIndex(300), term: Term(4), bytes: 4117, checksum: 0xF3C9_8310 }
+}
+
 fn write(client: ClientId, sequence: u64, acknowledged: u64, operation: Operation) -> RequestBody {
     let (sequence, acknowledged) = (Sequence(sequence), Sequence(acknowledged));
     RequestBody::Write(Write { client, sequence, acknowledged, operation })
@@ -107,6 +113,12 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("transfer", request(8, 5000, RequestBody::Transfer { to: NodeId(3) })),
         ("list-sessions", request(9, 5000, RequestBody::ListSessions)),
         ("close-session", request(10, 1000, RequestBody::CloseSession { client: library() })),
+        ("snapshot", request(11, 60_000, RequestBody::Snapshot)),
+        ("backup", request(12, 60_000, RequestBody::Backup { snapshot: None, offset: 0 })),
+        (
+            "backup-next",
+            request(13, 60_000, RequestBody::Backup { snapshot: Some(snapshot()), offset: 4112 }),
+        ),
     ]
 }
 
@@ -134,6 +146,8 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
         kept_results: 1,
         last_write: Revision(45),
     };
+    let chunk = Bytes::from_static(&[0x00, 0x10, 0x83, 0xC9, 0xF3]);
+    let chunk = ResponseBody::BackupChunk { snapshot: snapshot(), offset: 4112, chunk };
     let refused = |refused| response(1, 42, ResponseBody::Refused(refused));
     let busy = "the log waits for a majority of disks; try again in a moment".to_owned();
     let not_leader = Refused::NotLeader { term: Term(3), leader: Some(member(1, "10.0.0.1:9001")) };
@@ -148,6 +162,8 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
         ("transferred", response(8, 46, ResponseBody::Transferred)),
         ("sessions", response(9, 46, ResponseBody::Sessions(vec![session]))),
         ("session-closed", response(10, 47, ResponseBody::SessionClosed { existed: true })),
+        ("snapshot-saved", response(11, 300, ResponseBody::SnapshotSaved(snapshot()))),
+        ("backup-chunk", response(13, 312, chunk)),
         ("not-leader", refused(not_leader)),
         ("no-leader", refused(Refused::NoLeader)),
         ("busy", refused(Refused::Busy(busy))),

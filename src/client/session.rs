@@ -58,6 +58,8 @@ pub const PARKED_PATIENCE: Duration = Duration::from_millis(200);
 pub const READ_PATIENCE: Duration = Duration::from_millis(250);
 /// The same for a hand-over, which lasts until the new leader leads.
 pub const TRANSFER_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for the next bytes of a backup: other work may delay them.
+pub const BACKUP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a connection on which we wait may stay without a byte after that patience ended.
 pub const GIVE_UP: Duration = Duration::from_secs(1);
 /// The shortest pause between two rounds.
@@ -221,8 +223,11 @@ impl Session {
         let route = match &body {
             RequestBody::Write(_) => panic!("writes begin with begin_write, which names them"),
             RequestBody::Get { stale: true, .. } | RequestBody::Scan { stale: true, .. } => Route::Given,
-            RequestBody::Status => Route::Given,
-            RequestBody::Get { .. } | RequestBody::Scan { .. } | RequestBody::ListSessions => Route::Any,
+            RequestBody::Status | RequestBody::Snapshot => Route::Given,
+            RequestBody::Get { .. }
+            | RequestBody::Scan { .. }
+            | RequestBody::ListSessions
+            | RequestBody::Backup { .. } => Route::Any,
             RequestBody::Transfer { .. } | RequestBody::CloseSession { .. } => Route::Leader,
         };
         self.begin_request(now, deadline, Asked::Other(body), route, NamedBy::Nobody, None);

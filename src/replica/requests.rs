@@ -1,5 +1,6 @@
 //! What becomes of a client's request: answered, referred to the leader, proposed, or parked.
 
+use super::backups::Backups;
 use super::parking::{Arrival, Parking};
 use super::reads::Reads;
 use super::writes::{Waiter, Writes};
@@ -24,6 +25,8 @@ impl<D: Disk> Replica<D> {
             RequestBody::Get { stale: true, .. } | RequestBody::Scan { stale: true, .. } => {
                 self.on_read(arrival, true);
             }
+            RequestBody::Snapshot => self.on_snapshot_request(now, arrival),
+            RequestBody::Backup { .. } => self.on_backup_request(now, arrival),
             _ if !self.may_serve(&arrival) => self.park(now, arrival),
             RequestBody::Get { .. } | RequestBody::Scan { .. } | RequestBody::ListSessions => {
                 self.on_read(arrival, false);
@@ -43,7 +46,7 @@ impl<D: Disk> Replica<D> {
 
     /// Whether there is a leader to serve this request, and one that is news to a client which found
     /// a leader silent: of a later term, or this node itself.
-    fn may_serve(&self, arrival: &Arrival) -> bool {
+    pub(super) fn may_serve(&self, arrival: &Arrival) -> bool {
         let (leader, term) = (self.raft.leader(), self.raft.term());
         let silent = arrival.request.silent_leader;
         leader.is_some() && (self.leads() || silent.is_none_or(|silent| silent.term < term))
@@ -76,7 +79,7 @@ impl<D: Disk> Replica<D> {
         self.refuse(arrival.client, arrival.request.id, refused);
     }
 
-    fn on_read(&mut self, arrival: Arrival, stale: bool) {
+    pub(super) fn on_read(&mut self, arrival: Arrival, stale: bool) {
         if self.reads.is_full() {
             let busy = "too many reads are under way; try again in a moment".to_owned();
             return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
@@ -192,6 +195,10 @@ impl<D: Disk> Replica<D> {
     /// Answers a read from the state as it is, which suffices by now. Gives the bytes of the answer.
     pub(super) fn answer_read(&mut self, arrival: Arrival) -> usize {
         let body = match arrival.request.body {
+            RequestBody::Backup { .. } => {
+                self.begin_backup(&arrival);
+                return 0;
+            }
             RequestBody::Get { key, .. } => ResponseBody::Value(self.state.get(&key)),
             RequestBody::Scan { prefix, after, limit, .. } => {
                 let page = self.state.scan(&prefix, after.as_deref(), limit);
@@ -234,6 +241,7 @@ impl<D: Disk> Replica<D> {
             ("waiting_reads", self.reads.len(), Reads::MAX_READS),
             ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
             ("parked_bytes", self.parking.bytes(), Parking::MAX_BYTES),
+            ("backups", self.backups.len(), Backups::<D::File>::MAX_BACKUPS),
         ];
         let own =
             own.map(|(name, used, cap)| Bound { name: name.to_owned(), used: count(used), cap: count(cap) });

@@ -19,7 +19,7 @@ use crate::kv::{Limits, SnapshotError, SnapshotReader, SnapshotWriter, StateMach
 use crate::raft::{LogBounds, SnapshotInput};
 use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
 use crate::time::Instant;
-use crate::types::NodeId;
+use crate::types::{LogIndex, NodeId};
 use crate::wire::MAX_SNAPSHOT_CHUNK_BYTES;
 use crate::wire::entry::{Entry, Snapshot, SnapshotId};
 use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
@@ -117,6 +117,19 @@ impl<F> Snapshots<F> {
         common.saturating_add(common / 8 * (id.0 % 4)).max(self.retry_bytes)
     }
 
+    /// The index of this node's own snapshot that is being written.
+    pub(super) fn being_written(&self) -> Option<LogIndex> {
+        match &self.work {
+            Work::Writing { snapshot, .. } => Some(snapshot.index),
+            Work::None | Work::Receiving { .. } => None,
+        }
+    }
+
+    /// The bytes of a slice, and of a chunk.
+    pub(super) fn slice_bytes(&self) -> usize {
+        self.options.slice_bytes
+    }
+
     /// Gives up what is being written or received, to be taken apart.
     fn give_up(&mut self) {
         let remains = match std::mem::replace(&mut self.work, Work::None) {
@@ -181,6 +194,7 @@ impl<D: Disk> Replica<D> {
             || snapshots.transfers.values().any(|transfer| transfer.resend_at.is_none())
             || self.raft.has_compactable(snapshots.options.log_bounds)
             || self.is_snapshot_due()
+            || self.backups.has_work(self.storage.snapshot_id())
     }
 
     /// One slice of all that is under way.
@@ -206,6 +220,7 @@ impl<D: Disk> Replica<D> {
         self.send_chunks(now, transport)?;
         self.raft.compact(COMPACT_ENTRIES, self.snapshots.options.log_bounds);
         self.snapshots.dismantle();
+        self.serve_backups()?;
 
         if let Some((from, chunk)) = self.snapshots.waiting.pop_front() {
             self.on_chunk(from, chunk)
@@ -222,9 +237,9 @@ impl<D: Disk> Replica<D> {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        matches!(self.snapshots.work, Work::None)
-            && self.snapshots.log_bytes >= self.snapshots.threshold(self.own.id)
-            && self.raft.next_snapshot().is_some()
+        let is_wanted = self.snapshots.log_bytes >= self.snapshots.threshold(self.own.id)
+            || self.backups.wants_beyond(self.storage.snapshot_id());
+        matches!(self.snapshots.work, Work::None) && is_wanted && self.raft.next_snapshot().is_some()
     }
 
     fn begin_snapshot(&mut self) -> Result<(), WriteError> {
@@ -234,6 +249,7 @@ impl<D: Disk> Replica<D> {
         if !self.storage.has_room_for(snapshots.last_bytes + snapshots.log_bytes) {
             snapshots.retry_bytes = snapshots.log_bytes + snapshots.options.floor_bytes / 8 + 1;
             log::warn!("no snapshot is taken, the disk is too full for one: the log goes on growing");
+            self.refuse_snapshots("the node's disk has no room for a snapshot: free some space");
             return Ok(());
         }
         assert_eq!(self.state.revision(), snapshot.index.into(), "the state is that of the applied index");

@@ -3,6 +3,7 @@
 //! [`Disk`] is small so that a simulator can bring its own, with all that real disks do wrong.
 //! [`FileDisk`] is the only code of the library that opens a file.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -169,6 +170,25 @@ impl FileDisk {
         Ok(Self { path: path.to_owned(), directory, _lock: lock, is_read_only: true })
     }
 
+    /// The directory of a file that is no node's own, such as a backup, and the file's name in it.
+    /// Nothing is locked.
+    ///
+    /// # Errors
+    /// If the directory cannot be opened, or the path names no file.
+    pub fn of_file(path: &Path) -> io::Result<(Self, String)> {
+        let name = path.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidFilename)?;
+        let parent = parent_of(path);
+        let directory = File::open(parent)?;
+        let disk = Self { path: parent.to_owned(), directory, _lock: None, is_read_only: false };
+        Ok((disk, name.to_owned()))
+    }
+
+    /// The same, but all that would change something fails.
+    #[must_use]
+    pub fn for_reading(self) -> Self {
+        Self { is_read_only: true, ..self }
+    }
+
     /// Whether the user of this process may create and change files here.
     #[must_use]
     pub fn may_write(&self) -> bool {
@@ -180,9 +200,13 @@ impl FileDisk {
     }
 }
 
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Creates the directories that are missing and makes their names durable.
 fn create_durably(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent_of(path);
     if path.is_dir() {
         // A crash may have come between creating it and making that durable. A parent that cannot
         // be opened is one in which we did not create anything.

@@ -29,6 +29,7 @@
 //! What no log can notice: damage to the very last record, on a disk that lost power before the
 //! next write or marker, looks like a torn write: then safety rests on the other copies.
 
+mod backup;
 mod disk;
 mod inspect;
 mod recovery;
@@ -40,6 +41,7 @@ mod wal;
 
 use thiserror::Error;
 
+pub use backup::{BackupError, BackupWriter, read_backup};
 pub use disk::{Disk, FileDisk};
 pub use inspect::{FileReport, FileUse, Inspection, SegmentReport, Start, TornTail, inspect};
 pub use snapshot_file::SnapshotFileError;

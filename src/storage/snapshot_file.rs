@@ -99,6 +99,11 @@ pub enum SnapshotFileError {
     NotUnderstood(DecodeError),
 }
 
+impl SnapshotFileError {
+    /// The bytes are intact, and those of another snapshot.
+    pub(super) const OTHER: Self = Self::Damaged { offset: 0, what: "it is another one than was announced" };
+}
+
 /// Checks a snapshot's file as its bytes come, cut anywhere, and gives what is in it.
 #[derive(Debug, Default)]
 pub(super) struct Parser {

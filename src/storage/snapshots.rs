@@ -163,9 +163,7 @@ impl<D: Disk> Storage<D> {
             panic!("a copy was begun");
         };
         let finished = std::mem::take(parser).finish().and_then(|(snapshot, found)| {
-            let other =
-                SnapshotFileError::Damaged { offset: 0, what: "it is another one than was announced" };
-            if found == id { Ok(snapshot) } else { Err(other) }
+            if found == id { Ok(snapshot) } else { Err(SnapshotFileError::OTHER) }
         });
         match finished {
             Ok(snapshot) => {

@@ -220,6 +220,9 @@ impl Store {
             }
             RequestBody::ListSessions => ResponseBody::Sessions(self.sessions()),
             RequestBody::CloseSession { .. } => ResponseBody::SessionClosed { existed: true },
+            RequestBody::Snapshot | RequestBody::Backup { .. } => {
+                return refuse(Refused::Busy("no snapshots here".into()));
+            }
         };
         Reaction::Answer(self.revision, body)
     }

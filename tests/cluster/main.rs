@@ -4,10 +4,10 @@
 //! away with it, and waits for what the nodes log or answer, never for a time to pass. Limits of
 //! time are generous: these tests say that things happen, `kvstore demo` says how soon.
 
-#[expect(unused, reason = "the demo uses all of it")]
 #[path = "../../src/bin/kvstore/demo/cluster.rs"]
 mod cluster;
 
+mod backups;
 mod bad_input;
 mod bench;
 mod commands;

@@ -40,7 +40,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
         &["replica", "raft", "kv", "storage", "net", "wire", "timer_wheel", "types", "time", "planted"],
     ),
     ("client", &["wire", "types", "time"]),
-    ("bin/kv_client", &["client", "wire", "types", "time"]),
+    ("bin/kv_client", &["client", "storage", "wire", "types", "time"]),
     (
         "bin/kvstore",
         &[

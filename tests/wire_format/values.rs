@@ -209,6 +209,9 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => any::<u64>().prop_map(|to| RequestBody::Transfer { to: NodeId(to) }),
         1 => Just(RequestBody::ListSessions),
         1 => client_id().prop_map(|client| RequestBody::CloseSession { client }),
+        1 => Just(RequestBody::Snapshot),
+        1 => (option::of(snapshot_id()), any::<u64>())
+            .prop_map(|(snapshot, offset)| RequestBody::Backup { snapshot, offset }),
     ]
 }
 
@@ -288,6 +291,9 @@ pub(super) fn response() -> impl Strategy<Value = Response> {
         vec(session_info(), 0..4).prop_map(ResponseBody::Sessions),
         any::<bool>().prop_map(|existed| ResponseBody::SessionClosed { existed }),
         refused().prop_map(ResponseBody::Refused),
+        snapshot_id().prop_map(ResponseBody::SnapshotSaved),
+        (snapshot_id(), any::<u64>(), bytes(0..30))
+            .prop_map(|(snapshot, offset, chunk)| { ResponseBody::BackupChunk { snapshot, offset, chunk } }),
     ];
     (any::<(u64, u64)>(), body).prop_map(|((id, revision), body)| Response {
         id,

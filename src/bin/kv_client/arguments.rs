@@ -48,10 +48,11 @@ pub(crate) struct Arguments {
     /// Nodes on different hosts, instead of --port or besides
     #[arg(long, value_name = "HOST:PORT[,...]", value_delimiter = ',', global = true)]
     endpoints: Vec<String>,
-    /// Deadline for the whole command, retries and fail-over included
-    #[arg(long, value_name = "T", default_value_t = 5_000, global = true)]
+    /// Deadline for the whole command, retries and fail-over included; of `backup`, for each of its
+    /// steps [default: 5000; 60000 for `snapshot` and `backup`]
+    #[arg(long, value_name = "T", global = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
-    timeout_ms: u64,
+    timeout_ms: Option<u64>,
     /// Name this write yourself (1 to 64 bytes), so that the very same write can be sent again
     #[arg(long, value_name = "C", global = true)]
     client_id: Option<OsString>,
@@ -125,6 +126,26 @@ pub(crate) enum Command {
     /// every client has them. Progress goes to stderr, the summary to stdout; exit 1 if a request
     /// failed or its outcome stayed unknown. Writes keys that begin with `bench/`
     Bench(BenchArguments),
+    /// Have each of the named nodes take a snapshot now; prints a line when it is durable there
+    Snapshot,
+    /// Store a consistent copy of everything that was acknowledged before, from any node
+    Backup {
+        /// The file to write; it must not exist
+        file: OsString,
+        /// Replace the file if it exists, once the new one is whole
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+impl Command {
+    fn default_timeout_ms(&self) -> u64 {
+        match self {
+            // A snapshot of a large state takes a while.
+            Command::Snapshot | Command::Backup { .. } => 60_000,
+            _ => 5_000,
+        }
+    }
 }
 
 /// A comparison's operands.
@@ -175,7 +196,7 @@ impl Arguments {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let of_ports = self.port.iter().map(|port| format!("{host}:{port}"));
         Options::new(of_ports.chain(self.endpoints.iter().cloned()))
-            .with_timeout(Duration::from_millis(self.timeout_ms))
+            .with_timeout(Duration::from_millis(self.timeout_ms.unwrap_or(self.command.default_timeout_ms())))
     }
 
     /// The name that the caller gave to the write.

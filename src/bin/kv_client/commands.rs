@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kvstore::client::{Client, Comparison, Error, Reply};
+use kvstore::client::{Client, Comparison, Error, Options, Reply};
 use kvstore::types::NodeId;
 use kvstore::wire::MAX_VALUE_BYTES;
 use kvstore::wire::client::{MAX_SCAN_ROWS, Operation, Outcome};
 
 use crate::Failure;
 use crate::arguments::{Arguments, Cas, Command, SessionCommand, bytes, parse_client_id};
+use crate::backup;
 use crate::bench;
 use crate::output::Output;
 
@@ -35,6 +37,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<u8, Fail
         Command::Status => {
             let leader = output.status(&client.cluster_status()?)?;
             Ok(if leader.is_some() { DONE } else { NO })
+        }
+        Command::Snapshot => snapshots(arguments, output),
+        Command::Backup { file, force } => {
+            let backup = backup::make(&mut client, Path::new(file), *force)?;
+            done(output.backup(&backup))
         }
         Command::Transfer { id } => done(output.done(&client.transfer(NodeId(*id))?)),
         Command::Session(SessionCommand::List) => done(output.sessions(&client.sessions()?)),
@@ -107,6 +114,19 @@ fn compare_and_set(
             no(output.mismatch(current.as_deref(), truncated, &reply))
         }
     }
+}
+
+/// One snapshot on each of the nodes that are named, one after the other.
+fn snapshots(arguments: &Arguments, output: &mut Output) -> Result<u8, Failure> {
+    let Options { endpoints, timeout } = arguments.options();
+    let deadline = Instant::now() + timeout;
+    for endpoint in endpoints {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut client = Client::connect(Options::new([endpoint]).with_timeout(left))?;
+        output.snapshot(&client.take_snapshot()?)?;
+        output.flush()?;
+    }
+    Ok(DONE)
 }
 
 /// Page by page, within one deadline.

@@ -6,6 +6,7 @@
 //! not applied.
 
 mod arguments;
+mod backup;
 mod bench;
 mod commands;
 mod output;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use kvstore::client;
+use kvstore::storage::BackupError;
 use output::Output;
 
 /// Why a command did not come to its end.
@@ -29,6 +31,12 @@ enum Failure {
     /// Standard input gives no value.
     #[error("cannot read the value from standard input: {0}")]
     Input(io::Error),
+    /// A backup that cannot be stored.
+    #[error(transparent)]
+    Backup(BackupError),
+    /// A place where no backup can be stored.
+    #[error("{0}")]
+    Place(String),
 }
 
 fn main() -> ExitCode {

@@ -9,10 +9,12 @@ use std::io::{self, BufWriter, Stdout, Write};
 use kvstore::client::{Error, Identity, Page, Reply};
 use kvstore::types::{ClientId, NodeId, Term};
 use kvstore::wire::client::{NodeStatus, RoleName, SessionInfo};
+use kvstore::wire::entry::SnapshotId;
 use kvstore::wire::hello::MemberAddress;
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
+use crate::backup::Backup;
 
 type Object = Map<String, Value>;
 
@@ -182,12 +184,40 @@ impl Output {
         Ok(())
     }
 
+    /// A snapshot that is durable on the node that was asked.
+    pub(crate) fn snapshot(&mut self, reply: &Reply<SnapshotId>) -> io::Result<()> {
+        let SnapshotId { index, bytes, .. } = reply.value;
+        if self.json {
+            let mut object = fields(reply);
+            object.insert("index".into(), json!(index.0));
+            object.insert("bytes".into(), json!(bytes));
+            return self.object(object);
+        }
+        writeln!(self.out, "OK node={} index={index} bytes={bytes}", reply.node)
+    }
+
+    /// A backup that is complete.
+    pub(crate) fn backup(&mut self, backup: &Backup) -> io::Result<()> {
+        let Backup { snapshot, bytes, reply } = backup;
+        let (revision, cluster) = (snapshot.index, snapshot.configuration.cluster);
+        if self.json {
+            let mut object = fields(reply);
+            object.insert("revision".into(), json!(revision.0));
+            object.insert("bytes".into(), json!(bytes));
+            object.insert("cluster".into(), json!(cluster.to_string()));
+            return self.object(object);
+        }
+        writeln!(self.out, "OK revision={revision} bytes={bytes} node={}", reply.node)
+    }
+
     /// Says why there is no result, and returns the exit status.
     pub(crate) fn failure(&mut self, failure: &Failure) -> u8 {
         let (status, word) = match failure {
             Failure::Client(error) => (error.exit_status(), error.word()),
             Failure::Output(_) => (1, "output"),
             Failure::Input(_) => (2, "input"),
+            Failure::Place(_) => (2, "invalid"),
+            Failure::Backup(_) => (4, "backup"),
         };
         let identity = match failure {
             Failure::Client(Error::Unknown { identity, .. }) => identity.as_ref(),

@@ -139,6 +139,8 @@ impl Asked {
             Asked::Other(RequestBody::CloseSession { .. }) => {
                 matches!(body, ResponseBody::SessionClosed { .. })
             }
+            Asked::Other(RequestBody::Snapshot) => matches!(body, ResponseBody::SnapshotSaved(_)),
+            Asked::Other(RequestBody::Backup { .. }) => matches!(body, ResponseBody::BackupChunk { .. }),
             Asked::Other(RequestBody::Write(_)) => unreachable!("writes are kept as Asked::Write"),
         }
     }

@@ -3,8 +3,8 @@
 use rand::RngExt;
 
 use super::{
-    Action, Asked, GIVE_UP, LAST_COPY, LEADER_PATIENCE, LinkId, PARKED_PATIENCE, PAUSE_MAX, PAUSE_MIN,
-    Pending, READ_PATIENCE, Session, TRANSFER_PATIENCE,
+    Action, Asked, BACKUP_PATIENCE, GIVE_UP, LAST_COPY, LEADER_PATIENCE, LinkId, PARKED_PATIENCE, PAUSE_MAX,
+    PAUSE_MIN, Pending, READ_PATIENCE, Session, TRANSFER_PATIENCE,
 };
 use crate::client::attempts::{Attempt, NamedBy};
 use crate::client::error::Identity;
@@ -162,6 +162,11 @@ impl Pending {
     /// How long a node may be silent before others are asked beside it.
     fn patience(&self, leads: bool) -> Duration {
         match (self.route, &self.asked) {
+            // A snapshot takes as long as it takes, and another node would only take one more.
+            (_, Asked::Other(RequestBody::Snapshot | RequestBody::Backup { snapshot: None, .. })) => {
+                self.deadline.since(self.began)
+            }
+            (_, Asked::Other(RequestBody::Backup { .. })) => BACKUP_PATIENCE,
             (Route::Any | Route::Given, _) => READ_PATIENCE,
             (Route::Leader, Asked::Other(RequestBody::Transfer { .. })) if leads => TRANSFER_PATIENCE,
             (Route::Leader, _) if leads => LEADER_PATIENCE,

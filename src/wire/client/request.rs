@@ -7,6 +7,7 @@ use super::key;
 use crate::types::{ClientId, NodeId, Term};
 use crate::wire::MAX_KEY_BYTES;
 use crate::wire::codec::{DecodeError, Reader, Writer};
+use crate::wire::entry::SnapshotId;
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,17 @@ pub enum RequestBody {
         /// The session's owner.
         client: ClientId,
     },
+    /// Take a snapshot now, on the asked node. Answered once it is durable there.
+    Snapshot,
+    /// The next bytes of a backup. The first request names no snapshot: the node answers with one
+    /// that has all that was acknowledged before. An answer that names another snapshot than the
+    /// request begins the backup anew.
+    Backup {
+        /// The snapshot of which the caller has the bytes before `offset`.
+        snapshot: Option<SnapshotId>,
+        /// Where the bytes asked for begin.
+        offset: u64,
+    },
 }
 
 /// Why a payload is no request.
@@ -120,7 +132,9 @@ impl RequestBody {
             RequestBody::Status
             | RequestBody::Transfer { .. }
             | RequestBody::ListSessions
-            | RequestBody::CloseSession { .. } => 0,
+            | RequestBody::CloseSession { .. }
+            | RequestBody::Snapshot
+            | RequestBody::Backup { .. } => 0,
         }
     }
 
@@ -152,6 +166,12 @@ impl RequestBody {
                 out.u8(7);
                 encode_client(client, out);
             }
+            RequestBody::Snapshot => out.u8(8),
+            RequestBody::Backup { snapshot, offset } => {
+                out.u8(9);
+                out.option(*snapshot, |out, snapshot| snapshot.encode(out));
+                out.u64(*offset);
+            }
         }
     }
 
@@ -169,6 +189,11 @@ impl RequestBody {
             5 => RequestBody::Transfer { to: NodeId(bytes.u64()?) },
             6 => RequestBody::ListSessions,
             7 => RequestBody::CloseSession { client: decode_client(bytes)? },
+            8 => RequestBody::Snapshot,
+            9 => RequestBody::Backup {
+                snapshot: bytes.option("snapshot", SnapshotId::decode)?,
+                offset: bytes.u64()?,
+            },
             tag => return Err(DecodeError::UnknownTag { what: "request type", tag }),
         })
     }

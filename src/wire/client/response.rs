@@ -6,7 +6,9 @@ use super::command::Outcome;
 use super::status::{NodeStatus, SessionInfo};
 use super::{key, value};
 use crate::types::{Revision, Term};
+use crate::wire::MAX_SNAPSHOT_CHUNK_BYTES;
 use crate::wire::codec::{DecodeError, Reader, Writer};
+use crate::wire::entry::SnapshotId;
 use crate::wire::hello::{MemberAddress, Refusal};
 
 /// Rows in one answer to a scan, at most.
@@ -57,6 +59,17 @@ pub enum ResponseBody {
     },
     /// Not done; see [`Refused::is_definite`].
     Refused(Refused),
+    /// A snapshot is durable on the node that was asked.
+    SnapshotSaved(SnapshotId),
+    /// Some bytes of a backup.
+    BackupChunk {
+        /// The snapshot that is the backup. If the request named another, the backup begins anew.
+        snapshot: SnapshotId,
+        /// Where the bytes begin.
+        offset: u64,
+        /// The bytes, at most [`MAX_SNAPSHOT_CHUNK_BYTES`]; none at the snapshot's end.
+        chunk: Bytes,
+    },
 }
 
 /// Why a request was not done.
@@ -120,6 +133,7 @@ impl ResponseBody {
                 ROW_BYTES + rows.iter().map(|(key, value)| ROW_BYTES + key.len() + value.len()).sum::<usize>()
             }
             ResponseBody::Sessions(sessions) => ROW_BYTES * (1 + sessions.len()),
+            ResponseBody::BackupChunk { chunk, .. } => ROW_BYTES + chunk.len(),
             _ => ROW_BYTES,
         }
     }
@@ -160,6 +174,16 @@ impl ResponseBody {
                 out.u8(8);
                 refused.encode(out);
             }
+            ResponseBody::SnapshotSaved(snapshot) => {
+                out.u8(9);
+                snapshot.encode(out);
+            }
+            ResponseBody::BackupChunk { snapshot, offset, chunk } => {
+                out.u8(10);
+                snapshot.encode(out);
+                out.u64(*offset);
+                out.byte_string(chunk);
+            }
         }
     }
 
@@ -176,6 +200,12 @@ impl ResponseBody {
             6 => ResponseBody::Sessions(bytes.list(SessionInfo::decode)?),
             7 => ResponseBody::SessionClosed { existed: bytes.bool("existed")? },
             8 => ResponseBody::Refused(Refused::decode(bytes)?),
+            9 => ResponseBody::SnapshotSaved(SnapshotId::decode(bytes)?),
+            10 => ResponseBody::BackupChunk {
+                snapshot: SnapshotId::decode(bytes)?,
+                offset: bytes.u64()?,
+                chunk: bytes.byte_string("chunk", MAX_SNAPSHOT_CHUNK_BYTES)?,
+            },
             tag => return Err(DecodeError::UnknownTag { what: "response type", tag }),
         })
     }

@@ -275,7 +275,7 @@ fn row_of(cells: &[&str]) -> Vec<String> {
 }
 
 /// Columns that line up, two spaces between them.
-fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
+pub(super) fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     // The last column may hold a sentence, which needs no room behind it.
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

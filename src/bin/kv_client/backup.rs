@@ -1,0 +1,123 @@
+//! `kv_client backup`: fetches a snapshot, chunk by chunk, into a file.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kvstore::client::{BackupChunk, Client, Reply};
+use kvstore::storage::{BackupError, BackupWriter, FileDisk};
+use kvstore::wire::entry::Snapshot;
+
+use crate::Failure;
+
+/// What takes less than this is not worth a word; neither is more than one a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PACE: Duration = Duration::from_secs(1);
+
+/// A backup that is complete.
+pub(crate) struct Backup {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) bytes: u64,
+    /// The last answer, without its bytes.
+    pub(crate) reply: Reply<()>,
+}
+
+/// Makes a backup in `path`. A connection that breaks, or a node that has another snapshot by then,
+/// costs time alone; each step may take as long as the client's timeout.
+pub(crate) fn make(client: &mut Client, path: &Path, replace: bool) -> Result<Backup, Failure> {
+    let (mut disk, name) = place_of(path)?;
+    BackupWriter::check_name(&mut disk, &name, replace)?;
+    let mut progress = Progress::begin();
+    let mut writer: Option<BackupWriter<FileDisk>> = None;
+    loop {
+        let known = writer.as_ref().map(BackupWriter::id);
+        let offset = writer.as_ref().map_or(0, BackupWriter::written_bytes);
+        let fetched = client.backup(known, offset).map_err(Failure::from);
+        let written = fetched.and_then(|reply| Ok((write(&mut writer, path, &reply)?, reply)));
+        let (is_whole, reply) = match written {
+            Ok(written) => written,
+            Err(failure) => {
+                if let Some(unfinished) = writer {
+                    // Whatever went wrong before is the news.
+                    _ = unfinished.abandon();
+                }
+                return Err(failure);
+            }
+        };
+        let (written_bytes, id) = (reply.value.offset + reply.value.chunk.len() as u64, reply.value.snapshot);
+        progress.note(written_bytes, id.bytes);
+        if is_whole && let Some(writer) = writer.take() {
+            let snapshot = writer.finish()?;
+            let Reply { revision, node, attempts, cached, .. } = reply;
+            let reply = Reply { value: (), revision, node, attempts, cached };
+            return Ok(Backup { snapshot, bytes: id.bytes, reply });
+        }
+    }
+}
+
+/// Writes a chunk, in a new file if it begins one. Gives whether it was the last.
+fn write(
+    writer: &mut Option<BackupWriter<FileDisk>>,
+    path: &Path,
+    reply: &Reply<BackupChunk>,
+) -> Result<bool, Failure> {
+    let BackupChunk { snapshot, offset, chunk } = &reply.value;
+    let goes_on = |writer: &BackupWriter<FileDisk>| {
+        writer.id() == *snapshot && writer.written_bytes() == *offset && !chunk.is_empty()
+    };
+    if !writer.as_ref().is_some_and(goes_on) {
+        if let Some(before) = writer.take() {
+            let index = before.id().index;
+            eprintln!(
+                "kv_client: note: the snapshot at {index} is gone, the backup begins anew with node {}'s at {}",
+                reply.node, snapshot.index
+            );
+        }
+        let (disk, name) = place_of(path)?;
+        *writer = Some(BackupWriter::begin(disk, &name, *snapshot)?);
+    }
+    let writer = writer.as_mut().expect("it was begun");
+    writer.write(chunk)?;
+    Ok(writer.written_bytes() == snapshot.bytes)
+}
+
+/// The directory of the file, and its name there.
+fn place_of(path: &Path) -> Result<(FileDisk, String), Failure> {
+    let unusable = |cause| {
+        let path = path.display();
+        Failure::Place(format!("cannot store a backup as {path}: {cause}: name a file in a directory"))
+    };
+    FileDisk::of_file(path).map_err(unusable)
+}
+
+/// What is said while a backup takes long.
+struct Progress {
+    began: Instant,
+    next_word: Duration,
+}
+
+impl Progress {
+    fn begin() -> Self {
+        Self { began: Instant::now(), next_word: PATIENCE }
+    }
+
+    fn note(&mut self, written_bytes: u64, bytes: u64) {
+        let elapsed = self.began.elapsed();
+        let is_terminal = io::stderr().is_terminal();
+        if self.next_word <= elapsed {
+            self.next_word = elapsed + PACE;
+            let (begin, end) = if is_terminal { ("\r", " ") } else { ("", "\n") };
+            let (written, all) = (written_bytes >> 20, bytes >> 20);
+            _ = write!(io::stderr(), "{begin}kv_client: {written} of {all} MiB{end}");
+        }
+        if written_bytes == bytes && self.next_word > PATIENCE && is_terminal {
+            _ = writeln!(io::stderr());
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        Failure::Backup(error)
+    }
+}
