@@ -10,6 +10,7 @@ mod back_pressure;
 mod backups;
 mod caps;
 mod cluster_clock;
+mod founding;
 mod hand_over;
 mod members;
 mod parking;
@@ -26,13 +27,13 @@ use crate::storage::{self, Batch, Disk, Recovered, Storage};
 use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
-use crate::wire::entry::{Configuration, Entry, Member, Payload};
+use crate::wire::entry::{Configuration, Entry, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::{Envelope, Message};
 
 pub use caps::Caps;
 
-use backups::Backups;
+use founding::Restored;
 use hand_over::HandOver;
 use members::Members;
 use parking::{Arrival, Parking};
@@ -95,7 +96,6 @@ pub struct Replica<D: Disk> {
     parking: Parking,
     timers: Timers,
     snapshots: Snapshots<D::File>,
-    backups: Backups<D::File>,
     answers: Vec<(ClientConnection, Response)>,
     hand_over: HandOver,
 }
@@ -138,7 +138,10 @@ impl<D: Disk> Replica<D> {
         now: Instant,
     ) -> Self {
         let config = caps.raft_config(recovered.node, &options);
-        let snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
+        let mut snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
+        if let (state, Some(snapshot)) = snapshots::restored(recovered.restored, caps.sessions) {
+            snapshots.restored = Some(Restored { snapshot, state, configuration: None });
+        }
         let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions);
         Self {
             own: Own {
@@ -159,7 +162,6 @@ impl<D: Disk> Replica<D> {
             parking: Parking::default(),
             timers: Timers::new(now),
             snapshots,
-            backups: Backups::default(),
             answers: Vec::new(),
             hand_over: HandOver::default(),
         }
@@ -169,6 +171,12 @@ impl<D: Disk> Replica<D> {
     pub fn on_message(&mut self, now: Instant, from: NodeId, message: Message) {
         match message {
             Message::Found(configuration) => self.on_found(now, from, configuration),
+            Message::InstallSnapshot(chunk) if chunk.term == Term::ZERO => {
+                self.on_founding_chunk(from, chunk);
+            }
+            Message::InstallSnapshotResponse(answer) if self.snapshots.newcomers.contains(&from) => {
+                self.on_newcomer_answer(from, answer);
+            }
             message => self.raft.step(now, from, message),
         }
     }
@@ -185,7 +193,7 @@ impl<D: Disk> Replica<D> {
 
     /// A client's connection is closed: its parked requests die with it.
     pub fn on_client_gone(&mut self, client: ClientConnection) {
-        self.backups.on_client_gone(client);
+        self.snapshots.backups.on_client_gone(client);
         for timer in self.parking.take_of(client) {
             self.timers.wheel.cancel(timer);
         }
@@ -199,6 +207,7 @@ impl<D: Disk> Replica<D> {
 
     /// The link to this member was lost; a redial will tell whether the member is dead.
     pub fn on_link_down(&mut self, now: Instant, peer: NodeId) {
+        self.snapshots.newcomers.remove(&peer);
         self.raft.on_link_down(now, peer);
     }
 
@@ -206,35 +215,6 @@ impl<D: Disk> Replica<D> {
     /// answered by a higher boot.
     pub fn on_peer_dead(&mut self, now: Instant, peer: NodeId) {
         self.raft.on_peer_dead(now, peer);
-    }
-
-    /// Founds the cluster: the configuration becomes entry 1, durable with the next
-    /// `process_ready` and before any vote; where this node is its lowest member it campaigns.
-    ///
-    /// # Panics
-    /// If this node belongs to a cluster already.
-    pub fn found(&mut self, now: Instant, configuration: Configuration) {
-        let ids: Vec<String> = configuration.members().iter().map(|member| member.id.to_string()).collect();
-        log::info!("founded cluster={} members={}", configuration.cluster, ids.join(","));
-        self.raft.found(now, configuration);
-    }
-
-    /// Another node says that the cluster is founded. It is believed if it makes both nodes
-    /// members, under the incarnation that this directory has.
-    fn on_found(&mut self, now: Instant, from: NodeId, configuration: Configuration) {
-        if self.configuration().is_some() {
-            return;
-        }
-        let own = Member { id: self.own.id, incarnation: self.own.incarnation };
-        if configuration.member(own.id) == Some(&own) && configuration.member(from).is_some() {
-            self.found(now, configuration);
-        } else {
-            log::error!(
-                "node {from} belongs to cluster {} in which this directory has no place: a lost \
-                 directory cannot come back under its old id; give this node a new --id",
-                configuration.cluster
-            );
-        }
     }
 
     /// The members; none before the founding.

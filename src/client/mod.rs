@@ -28,6 +28,7 @@
 //! and answers of bytes, and `connection` carries them.
 
 mod attempts;
+mod backups;
 mod connection;
 pub mod conversation;
 mod error;
@@ -41,6 +42,7 @@ use std::thread;
 
 use bytes::Bytes;
 
+pub use backups::BackupChunk;
 pub use error::{Error, Identity, UnknownReason};
 pub use session::{Action, Answer, LinkId, Session};
 
@@ -49,7 +51,6 @@ use crate::types::{ClientId, NodeId, Revision};
 use crate::wire::client::{
     MAX_SCAN_ROWS, NodeStatus, Operation, Outcome, Request, RequestBody, ResponseBody, SessionInfo,
 };
-use crate::wire::entry::SnapshotId;
 use crate::wire::hello::MemberAddress;
 use crate::wire::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use connection::{Connection, Event};
@@ -117,17 +118,6 @@ pub struct Page {
     pub rows: Vec<(Bytes, Bytes)>,
     /// Whether there are more after the last of them.
     pub more: bool,
-}
-
-/// Some bytes of a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupChunk {
-    /// The snapshot that is the backup; its index is the backup's revision.
-    pub snapshot: SnapshotId,
-    /// Where the bytes begin.
-    pub offset: u64,
-    /// The bytes.
-    pub chunk: Bytes,
 }
 
 /// A blocking client of one cluster.
@@ -284,30 +274,6 @@ impl Client {
         let answer = self.call(RequestBody::CloseSession { client })?;
         Ok(reply(answer, |body| match body {
             ResponseBody::SessionClosed { existed } => Some(existed),
-            _ => None,
-        }))
-    }
-
-    /// Has the first endpoint that answers take a snapshot; returns once it is durable there. To be
-    /// called with a long timeout: a snapshot of a large state takes a while. It goes on if the
-    /// timeout passes, and the next call waits for the same one.
-    pub fn take_snapshot(&mut self) -> Result<Reply<SnapshotId>, Error> {
-        let answer = self.call(RequestBody::Snapshot)?;
-        Ok(reply(answer, |body| match body {
-            ResponseBody::SnapshotSaved(snapshot) => Some(snapshot),
-            _ => None,
-        }))
-    }
-
-    /// The next bytes of a backup, of which the caller has those of `snapshot` before `offset`. The
-    /// first call names no snapshot. An answer of another snapshot than the one that was named
-    /// begins the backup anew. It is complete with the snapshot's last byte.
-    pub fn backup(&mut self, snapshot: Option<SnapshotId>, offset: u64) -> Result<Reply<BackupChunk>, Error> {
-        let answer = self.call(RequestBody::Backup { snapshot, offset })?;
-        Ok(reply(answer, |body| match body {
-            ResponseBody::BackupChunk { snapshot, offset, chunk } => {
-                Some(BackupChunk { snapshot, offset, chunk })
-            }
             _ => None,
         }))
     }

@@ -5,9 +5,11 @@
 //! pass through here only so that terms and leadership are seen to.
 
 use super::log::Position;
-use super::node::{Raft, Role};
+use super::node::{Raft, Role, Transition};
+use super::ready::Cause;
+use crate::time::Instant;
 use crate::types::{LogIndex, NodeId};
-use crate::wire::entry::{Snapshot, SnapshotId};
+use crate::wire::entry::{HardState, Snapshot, SnapshotId};
 use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
 
 /// What arrived about a snapshot's bytes, for the caller.
@@ -125,6 +127,31 @@ impl Raft {
         self.core.log.reset(Position { index, term }, stamp);
         self.core.join(snapshot.configuration.clone());
         self.core.durable.snapshot = Some(snapshot);
+    }
+
+    /// This node joins the cluster that a snapshot names, which is durable here and has everything up
+    /// to its index; so is `hard_state`, whose term is not below the snapshot's. The founder
+    /// campaigns at once; the others give it an election timeout from now on.
+    ///
+    /// # Panics
+    /// If this node belongs to a cluster already.
+    pub fn join_by_snapshot(
+        &mut self,
+        now: Instant,
+        snapshot: Snapshot,
+        hard_state: HardState,
+        is_founder: bool,
+    ) {
+        assert!(self.core.configuration.is_none(), "a node joins once");
+        assert!(hard_state.term >= snapshot.term, "a snapshot of a later term");
+        (self.core.hard_state, self.core.durable.hard_state) = (hard_state, hard_state);
+        self.on_snapshot_installed(snapshot);
+        if let Role::Follower(follower) = &mut self.role {
+            follower.begin_to_wait(&mut self.core, now);
+        }
+        if is_founder {
+            self.transition(now, Transition::PreCandidate(Cause::Founding));
+        }
     }
 
     /// Answers a chunk. [`InstallResult::Installed`] may be said only of what is durable.

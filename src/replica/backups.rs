@@ -106,10 +106,10 @@ impl<D: Disk> Replica<D> {
     pub(super) fn on_backup_request(&mut self, now: Instant, arrival: Arrival) {
         let RequestBody::Backup { snapshot, offset } = arrival.request.body else { return };
         let current = self.storage.snapshot_id();
-        match snapshot.filter(|snapshot| self.backups.has(arrival.client, *snapshot, current)) {
+        match snapshot.filter(|snapshot| self.snapshots.backups.has(arrival.client, *snapshot, current)) {
             Some(snapshot) if offset <= snapshot.bytes => {
                 let (client, request) = (arrival.client, arrival.request.id);
-                self.backups.asked.push_back(Asked { client, request, snapshot, offset });
+                self.snapshots.backups.asked.push_back(Asked { client, request, snapshot, offset });
             }
             Some(SnapshotId { bytes, .. }) => {
                 let message = format!("offset {offset} in a backup of {bytes} bytes");
@@ -122,8 +122,8 @@ impl<D: Disk> Replica<D> {
 
     /// The read with which a backup begins is due: everything up to what is applied belongs in it.
     pub(super) fn begin_backup(&mut self, arrival: &Arrival) {
-        self.backups.open.remove(&arrival.client);
-        if self.backups.len() >= Backups::<D::File>::MAX_BACKUPS {
+        self.snapshots.backups.open.remove(&arrival.client);
+        if self.snapshots.backups.len() >= Backups::<D::File>::MAX_BACKUPS {
             let most = Backups::<D::File>::MAX_BACKUPS;
             let busy = format!("{most} backups are being made here: ask another node, or later");
             return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
@@ -133,16 +133,16 @@ impl<D: Disk> Replica<D> {
 
     fn wait_for_snapshot(&mut self, arrival: &Arrival, at_least: LogIndex, for_backup: bool) {
         let (client, request) = (arrival.client, arrival.request.id);
-        if self.backups.waiters.len() >= Backups::<D::File>::MAX_WAITERS {
+        if self.snapshots.backups.waiters.len() >= Backups::<D::File>::MAX_WAITERS {
             let busy = "too many wait for a snapshot; try again in a moment".to_owned();
             return self.refuse(client, request, Refused::Busy(busy));
         }
-        self.backups.waiters.push(Waiter { client, request, at_least, for_backup });
+        self.snapshots.backups.waiters.push(Waiter { client, request, at_least, for_backup });
     }
 
     /// There is no room for a snapshot: nobody shall wait for one.
     pub(super) fn refuse_snapshots(&mut self, why: &str) {
-        for Waiter { client, request, .. } in std::mem::take(&mut self.backups.waiters) {
+        for Waiter { client, request, .. } in std::mem::take(&mut self.snapshots.backups.waiters) {
             self.refuse(client, request, Refused::Busy(why.to_owned()));
         }
     }
@@ -152,15 +152,17 @@ impl<D: Disk> Replica<D> {
         if let Some(snapshot) = self.storage.snapshot_id() {
             let is_settled = |waiter: &mut Waiter| waiter.at_least <= snapshot.index;
             for Waiter { client, request, for_backup, .. } in
-                self.backups.waiters.extract_if(.., is_settled).collect::<Vec<_>>()
+                self.snapshots.backups.waiters.extract_if(.., is_settled).collect::<Vec<_>>()
             {
                 match for_backup {
-                    true => self.backups.asked.push_back(Asked { client, request, snapshot, offset: 0 }),
+                    true => {
+                        self.snapshots.backups.asked.push_back(Asked { client, request, snapshot, offset: 0 })
+                    }
                     false => self.answer(client, request, ResponseBody::SnapshotSaved(snapshot)),
                 }
             }
         }
-        while let Some(asked) = self.backups.asked.pop_front() {
+        while let Some(asked) = self.snapshots.backups.asked.pop_front() {
             self.give_chunk(asked)?;
         }
         Ok(())
@@ -168,18 +170,18 @@ impl<D: Disk> Replica<D> {
 
     fn give_chunk(&mut self, asked: Asked) -> Result<(), WriteError> {
         let Asked { client, request, snapshot, offset } = asked;
-        let is_open = self.backups.open.get(&client).is_some_and(|open| open.id() == snapshot);
+        let is_open = self.snapshots.backups.open.get(&client).is_some_and(|open| open.id() == snapshot);
         if !is_open {
             // If a newer one has taken its place in the meantime, the backup begins anew with that.
             let Some(open) = self.storage.open_snapshot()? else { return Ok(()) };
-            self.backups.open.insert(client, open);
+            self.snapshots.backups.open.insert(client, open);
         }
-        let open = &self.backups.open[&client];
+        let open = &self.snapshots.backups.open[&client];
         let snapshot = open.id();
         let offset = if snapshot == asked.snapshot { offset } else { 0 };
         let chunk = self.storage.read_snapshot(open, offset, self.snapshots.slice_bytes())?;
         if offset + chunk.len() as u64 == snapshot.bytes {
-            self.backups.open.remove(&client);
+            self.snapshots.backups.open.remove(&client);
         }
         self.answer(client, request, ResponseBody::BackupChunk { snapshot, offset, chunk });
         Ok(())

@@ -241,7 +241,7 @@ impl<D: Disk> Replica<D> {
             ("waiting_reads", self.reads.len(), Reads::MAX_READS),
             ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
             ("parked_bytes", self.parking.bytes(), Parking::MAX_BYTES),
-            ("backups", self.backups.len(), Backups::<D::File>::MAX_BACKUPS),
+            ("backups", self.snapshots.backups.len(), Backups::<D::File>::MAX_BACKUPS),
         ];
         let own =
             own.map(|(name, used, cap)| Bound { name: name.to_owned(), used: count(used), cap: count(cap) });

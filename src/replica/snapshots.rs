@@ -10,16 +10,18 @@
 //! A snapshot is a clone of the state at one applied entry. What is released because of it, on disk
 //! and in memory, is released when it is durable and recorded, and not before.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::backups::Backups;
+use super::founding::Restored;
 use super::{Options, Replica, Transport};
 use crate::kv::{Limits, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine};
 use crate::raft::{LogBounds, SnapshotInput};
 use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
 use crate::time::Instant;
-use crate::types::{LogIndex, NodeId};
+use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::MAX_SNAPSHOT_CHUNK_BYTES;
 use crate::wire::entry::{Entry, Snapshot, SnapshotId};
 use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
@@ -60,27 +62,38 @@ pub(super) struct Snapshots<F> {
     options: SnapshotOptions,
     /// Those of the sessions in it.
     limits: Limits,
+    pub(super) sizes: Sizes,
+    pub(super) work: Work,
+    waiting: VecDeque<(NodeId, InstallSnapshot)>,
+    pub(super) transfers: BTreeMap<NodeId, Transfer<F>>,
+    pub(super) remains: VecDeque<SnapshotWriter>,
+    pub(super) is_releasing: bool,
+    pub(super) backups: Backups<F>,
+    /// Linked members that do not know of the founding, and get it with a snapshot.
+    pub(super) newcomers: BTreeSet<NodeId>,
+    pub(super) restored: Option<Restored>,
+}
+
+/// What decides whether a snapshot is due.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
     /// The log after the last snapshot, about as it lies on disk.
-    log_bytes: u64,
+    pub(super) log_bytes: u64,
     /// Not before the log has this size is a snapshot tried again for which there was no room.
     retry_bytes: u64,
-    last_bytes: u64,
-    work: Work,
-    waiting: VecDeque<(NodeId, InstallSnapshot)>,
-    transfers: BTreeMap<NodeId, Transfer<F>>,
-    remains: VecDeque<SnapshotWriter>,
-    is_releasing: bool,
+    /// The last snapshot.
+    pub(super) last_bytes: u64,
 }
 
 /// The one snapshot that is written to this node's disk.
-enum Work {
+pub(super) enum Work {
     None,
     Writing { snapshot: Snapshot, writer: SnapshotWriter },
     Receiving { id: SnapshotId, offset: u64, reader: SnapshotReader },
 }
 
 /// A snapshot on its way to one follower.
-struct Transfer<F> {
+pub(super) struct Transfer<F> {
     snapshot: OpenSnapshot<F>,
     /// Where the next chunk begins, or the one under way.
     offset: u64,
@@ -95,26 +108,27 @@ impl<F> Snapshots<F> {
         Self {
             options: options.snapshots,
             limits,
-            log_bytes: 0,
-            retry_bytes: 0,
-            last_bytes: last.map_or(0, |last| last.bytes),
+            sizes: Sizes { last_bytes: last.map_or(0, |last| last.bytes), ..Sizes::default() },
             work: Work::None,
             waiting: VecDeque::new(),
             transfers: BTreeMap::new(),
             remains: VecDeque::new(),
             is_releasing: last.is_some(),
+            backups: Backups::default(),
+            newcomers: BTreeSet::new(),
+            restored: None,
         }
     }
 
     pub(super) fn on_applied(&mut self, entry: &Entry) {
-        self.log_bytes += entry.encoded().len() as u64 + RECORD_OVERHEAD_BYTES;
+        self.sizes.log_bytes += entry.encoded().len() as u64 + RECORD_OVERHEAD_BYTES;
     }
 
     /// The size of the log at which a snapshot is due on this node. Nodes differ in it, so that
     /// those on one disk do not all take theirs at once.
     fn threshold(&self, id: NodeId) -> u64 {
-        let common = self.options.floor_bytes.max(self.last_bytes / 2);
-        common.saturating_add(common / 8 * (id.0 % 4)).max(self.retry_bytes)
+        let common = self.options.floor_bytes.max(self.sizes.last_bytes / 2);
+        common.saturating_add(common / 8 * (id.0 % 4)).max(self.sizes.retry_bytes)
     }
 
     /// The index of this node's own snapshot that is being written.
@@ -128,6 +142,19 @@ impl<F> Snapshots<F> {
     /// The bytes of a slice, and of a chunk.
     pub(super) fn slice_bytes(&self) -> usize {
         self.options.slice_bytes
+    }
+
+    /// A chunk waits to be taken; what is too much is dropped, and sent again.
+    pub(super) fn push_waiting(&mut self, from: NodeId, chunk: InstallSnapshot) {
+        if self.waiting.len() < MAX_WAITING {
+            self.waiting.push_back((from, chunk));
+        }
+    }
+
+    /// Whether a restored node is to found its cluster, and has not begun to.
+    fn is_founding_due(&self) -> bool {
+        let restored = self.restored.as_ref();
+        restored.is_some_and(|restored| restored.configuration.is_some()) && matches!(self.work, Work::None)
     }
 
     /// Gives up what is being written or received, to be taken apart.
@@ -194,7 +221,8 @@ impl<D: Disk> Replica<D> {
             || snapshots.transfers.values().any(|transfer| transfer.resend_at.is_none())
             || self.raft.has_compactable(snapshots.options.log_bounds)
             || self.is_snapshot_due()
-            || self.backups.has_work(self.storage.snapshot_id())
+            || snapshots.is_founding_due()
+            || self.snapshots.backups.has_work(self.storage.snapshot_id())
     }
 
     /// One slice of all that is under way.
@@ -205,10 +233,7 @@ impl<D: Disk> Replica<D> {
     ) -> Result<(), WriteError> {
         for input in self.raft.take_snapshot_inputs() {
             match input {
-                SnapshotInput::Chunk(from, chunk) if self.snapshots.waiting.len() < MAX_WAITING => {
-                    self.snapshots.waiting.push_back((from, chunk));
-                }
-                SnapshotInput::Chunk(..) => {}
+                SnapshotInput::Chunk(from, chunk) => self.snapshots.push_waiting(from, chunk),
                 SnapshotInput::Answer(from, answer) => self.on_chunk_answered(from, answer),
             }
         }
@@ -223,12 +248,14 @@ impl<D: Disk> Replica<D> {
         self.serve_backups()?;
 
         if let Some((from, chunk)) = self.snapshots.waiting.pop_front() {
-            self.on_chunk(from, chunk)
+            self.on_chunk(now, from, chunk)
         } else if self.snapshots.is_releasing {
             self.snapshots.is_releasing = self.storage.release_segment()?;
             Ok(())
         } else if let Work::Writing { .. } = self.snapshots.work {
-            self.write_slice()
+            self.write_slice(now)
+        } else if self.snapshots.is_founding_due() {
+            self.begin_founding()
         } else if self.is_snapshot_due() {
             self.begin_snapshot()
         } else {
@@ -237,8 +264,8 @@ impl<D: Disk> Replica<D> {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let is_wanted = self.snapshots.log_bytes >= self.snapshots.threshold(self.own.id)
-            || self.backups.wants_beyond(self.storage.snapshot_id());
+        let is_wanted = self.snapshots.sizes.log_bytes >= self.snapshots.threshold(self.own.id)
+            || self.snapshots.backups.wants_beyond(self.storage.snapshot_id());
         matches!(self.snapshots.work, Work::None) && is_wanted && self.raft.next_snapshot().is_some()
     }
 
@@ -246,31 +273,35 @@ impl<D: Disk> Replica<D> {
         let Some(snapshot) = self.raft.next_snapshot() else { return Ok(()) };
         let snapshots = &mut self.snapshots;
         // The state may have grown by the log since the last one.
-        if !self.storage.has_room_for(snapshots.last_bytes + snapshots.log_bytes) {
-            snapshots.retry_bytes = snapshots.log_bytes + snapshots.options.floor_bytes / 8 + 1;
+        if !self.storage.has_room_for(snapshots.sizes.last_bytes + snapshots.sizes.log_bytes) {
+            snapshots.sizes.retry_bytes = snapshots.sizes.log_bytes + snapshots.options.floor_bytes / 8 + 1;
             log::warn!("no snapshot is taken, the disk is too full for one: the log goes on growing");
             self.refuse_snapshots("the node's disk has no room for a snapshot: free some space");
             return Ok(());
         }
         assert_eq!(self.state.revision(), snapshot.index.into(), "the state is that of the applied index");
         self.storage.begin_snapshot(snapshot.clone())?;
-        (snapshots.log_bytes, snapshots.retry_bytes) = (0, 0);
+        (snapshots.sizes.log_bytes, snapshots.sizes.retry_bytes) = (0, 0);
         snapshots.work = Work::Writing { snapshot, writer: SnapshotWriter::new(self.state.clone()) };
         Ok(())
     }
 
     /// Writes a slice of this node's own snapshot; when nothing is left, saves it.
-    fn write_slice(&mut self) -> Result<(), WriteError> {
+    fn write_slice(&mut self, now: Instant) -> Result<(), WriteError> {
         let Work::Writing { writer, .. } = &mut self.snapshots.work else { return Ok(()) };
         if let Some(slice) = writer.next_slice(self.snapshots.options.slice_bytes) {
             return self.storage.write_snapshot(&slice);
         }
-        let id = self.storage.save_snapshot()?;
-        if let Work::Writing { snapshot, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) {
-            log::info!("snapshot saved index={} term={} bytes={}", id.index, id.term, id.bytes);
-            self.raft.on_snapshot_saved(snapshot);
+        let Work::Writing { snapshot, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) else {
+            unreachable!("its last slice was just written");
+        };
+        if let Some(Restored { state, .. }) = self.snapshots.restored.take() {
+            return self.finish_founding(now, snapshot, state);
         }
-        self.snapshots.last_bytes = id.bytes;
+        let id = self.storage.save_snapshot()?;
+        log::info!("snapshot saved index={} term={} bytes={}", id.index, id.term, id.bytes);
+        self.raft.on_snapshot_saved(snapshot);
+        self.snapshots.sizes.last_bytes = id.bytes;
         self.snapshots.is_releasing = true;
         Ok(())
     }
@@ -279,7 +310,10 @@ impl<D: Disk> Replica<D> {
 
     /// One chunk to each follower that is sent a snapshot and has answered for the one before.
     fn send_chunks(&mut self, now: Instant, transport: &mut impl Transport) -> Result<(), WriteError> {
-        let receivers = self.raft.snapshot_receivers();
+        let newcomers = self.newcomers_to_serve();
+        let mut receivers = self.raft.snapshot_receivers();
+        receivers.retain(|(id, _)| !newcomers.contains(id));
+        receivers.extend(newcomers.iter().map(|newcomer| (*newcomer, LogIndex::ZERO)));
         // What was sent and installed in the meantime may not reach far enough any more.
         self.snapshots.transfers.retain(|id, transfer| {
             let reaches = transfer.snapshot.id().index;
@@ -300,7 +334,8 @@ impl<D: Disk> Replica<D> {
             transfer.resend_at = Some(resend_at);
             let (slice_bytes, offset) = (self.snapshots.options.slice_bytes, transfer.offset);
             let chunk = self.storage.read_snapshot(&transfer.snapshot, offset, slice_bytes)?;
-            let (term, snapshot) = (self.raft.term(), transfer.snapshot.id());
+            let term = if newcomers.contains(&to) { Term::ZERO } else { self.raft.term() };
+            let snapshot = transfer.snapshot.id();
             transport.send(to, &Message::InstallSnapshot(InstallSnapshot { term, snapshot, offset, chunk }));
         }
         if !self.snapshots.transfers.is_empty() {
@@ -311,7 +346,7 @@ impl<D: Disk> Replica<D> {
 
     /// A follower says where to go on. An answer to another transfer, or one that only repeats
     /// what made the chunk under way leave, changes nothing.
-    fn on_chunk_answered(&mut self, from: NodeId, answer: InstallSnapshotResponse) {
+    pub(super) fn on_chunk_answered(&mut self, from: NodeId, answer: InstallSnapshotResponse) {
         let Some(transfer) = self.snapshots.transfers.get_mut(&from) else { return };
         let InstallResult::Received { offset } = answer.result else { return };
         let is_news = offset != transfer.offset && offset <= answer.snapshot.bytes;
@@ -324,7 +359,7 @@ impl<D: Disk> Replica<D> {
     // A follower receives.
 
     /// Takes the next chunk of the leader's snapshot, if that is what it is.
-    fn on_chunk(&mut self, from: NodeId, message: InstallSnapshot) -> Result<(), WriteError> {
+    fn on_chunk(&mut self, now: Instant, from: NodeId, message: InstallSnapshot) -> Result<(), WriteError> {
         let InstallSnapshot { snapshot: id, offset, chunk, .. } = message;
         if !self.raft.needs_snapshot(&id) {
             return Ok(()); // the leader learns it when it asks again
@@ -337,7 +372,7 @@ impl<D: Disk> Replica<D> {
             _ => 0,
         };
         if offset == expected && self.is_receiving(&id) {
-            self.receive(from, id, &chunk)
+            self.receive(now, from, id, &chunk)
         } else {
             self.raft.answer_chunk(from, id, InstallResult::Received { offset: expected });
             Ok(())
@@ -368,7 +403,13 @@ impl<D: Disk> Replica<D> {
         self.storage.abandon_snapshot()
     }
 
-    fn receive(&mut self, from: NodeId, id: SnapshotId, chunk: &[u8]) -> Result<(), WriteError> {
+    fn receive(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        id: SnapshotId,
+        chunk: &[u8],
+    ) -> Result<(), WriteError> {
         let written = self.storage.write_copy(chunk)?;
         let Work::Receiving { offset, reader, .. } = &mut self.snapshots.work else { return Ok(()) };
         *offset += chunk.len() as u64;
@@ -381,8 +422,12 @@ impl<D: Disk> Replica<D> {
             log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
             return self.stop_receiving();
         }
+        if self.is_stranger_to_copy() {
+            log::error!("node {from} sent the snapshot of a cluster in which this directory has no place");
+            return self.stop_receiving();
+        }
         if offset == id.bytes {
-            return self.install(from, id);
+            return self.install(now, from, id);
         }
         self.raft.answer_chunk(from, id, InstallResult::Received { offset });
         Ok(())
@@ -390,7 +435,7 @@ impl<D: Disk> Replica<D> {
 
     /// All bytes are there: makes the snapshot this node's log and state, on disk first. Either all
     /// of it is done, or nothing.
-    fn install(&mut self, from: NodeId, id: SnapshotId) -> Result<(), WriteError> {
+    fn install(&mut self, now: Instant, from: NodeId, id: SnapshotId) -> Result<(), WriteError> {
         let Work::Receiving { reader, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) else {
             unreachable!("its last chunk was just received");
         };
@@ -401,6 +446,7 @@ impl<D: Disk> Replica<D> {
                 return self.stop_receiving();
             }
         };
+        let hard_state = self.raise_term(id.term)?;
         let snapshot = match self.storage.install_copy(id)? {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -409,12 +455,11 @@ impl<D: Disk> Replica<D> {
                 return Ok(());
             }
         };
-        self.raft.on_snapshot_installed(snapshot);
-        let replaced = std::mem::replace(&mut self.state, state);
-        self.snapshots.remains.push_back(SnapshotWriter::new(replaced));
-        self.snapshots.last_bytes = id.bytes;
-        self.snapshots.log_bytes = 0;
-        self.snapshots.is_releasing = true;
+        match self.configuration() {
+            Some(_) => self.raft.on_snapshot_installed(snapshot),
+            None => self.raft.join_by_snapshot(now, snapshot, hard_state, false),
+        }
+        self.take_over(state, id.bytes);
         // Whoever waited for an entry that the snapshot stands for: it may be among them, or not.
         self.refuse_overwritten(id.index);
         self.raft.answer_chunk(from, id, InstallResult::Installed);

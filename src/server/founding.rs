@@ -5,11 +5,16 @@
 //! **every** entry, **all ids differ**, **none is in a cluster**, and **all report the same set**.
 //! So no two nodes can found two clusters out of one set of directories: whoever founds has been
 //! told by all others that they know the same set, and in that set one id is the lowest.
+//!
+//! If one of the nodes was **restored** from a backup, it founds instead, whatever its id: the others
+//! have nothing, and take all of it from the founder before they vote or acknowledge anything. It
+//! is part of what each node tells of itself, so the lowest id knows it from its own link. Two
+//! restored nodes never found: one of the two states would be lost.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, NodeId, Revision};
 use crate::wire::entry::Member;
 
 /// What one entry of the list has told, on a link that stands now and was dialled by us.
@@ -21,6 +26,19 @@ pub struct Report {
     pub cluster: Option<ClusterId>,
     /// Whom it has met, itself included.
     pub met: Vec<Member>,
+    /// The revision of the backup from which it was restored, if it was.
+    pub restored: Option<Revision>,
+}
+
+/// What a node knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// Who it is.
+    pub member: Member,
+    /// Where others reach it.
+    pub address: &'a str,
+    /// The revision of the backup from which it was restored, if it was.
+    pub restored: Option<Revision>,
 }
 
 /// One entry of the list, as the rules see it.
@@ -61,7 +79,9 @@ pub enum Waiting {
     InCluster(NodeId, String, ClusterId),
     /// An entry has met others than we have: it has not met all yet, or its list differs.
     OtherSet(NodeId, String, Vec<NodeId>),
-    /// All is well; the node with the lowest id founds.
+    /// Several nodes were restored from a backup, at these revisions.
+    Restored(Vec<(NodeId, Revision)>),
+    /// All is well; the node with the lowest id founds, or the one that was restored.
     Founder(NodeId),
 }
 
@@ -87,32 +107,55 @@ impl fmt::Display for Waiting {
                     met.join(", ")
                 )
             }
-            Waiting::Founder(id) => write!(f, "waiting for node {id}, the lowest id, to found it"),
+            Waiting::Restored(nodes) => {
+                let nodes = nodes.iter().map(|(id, revision)| format!("node {id} (revision {revision})"));
+                write!(
+                    f,
+                    "{} were restored from a backup: only one of the nodes may be, empty the data \
+                     directories of the others",
+                    nodes.collect::<Vec<_>>().join(" and ")
+                )
+            }
+            Waiting::Founder(id) => write!(f, "waiting for node {id} to found it"),
         }
     }
 }
 
 /// Applies the rules.
 #[must_use]
-pub fn judge(own: Member, own_address: &str, entries: &[Entry<'_>]) -> Verdict {
-    if let Some(waiting) = same_id(own, own_address, entries).or_else(|| in_cluster(entries)) {
+pub fn judge(own: Own<'_>, entries: &[Entry<'_>]) -> Verdict {
+    let Own { member, address, .. } = own;
+    if let Some(waiting) = same_id(member, address, entries).or_else(|| in_cluster(entries)) {
         return Verdict::Wait(waiting);
+    }
+    let restored = restored(own, entries);
+    if restored.len() > 1 {
+        return Verdict::Wait(Waiting::Restored(restored));
     }
     let missing = entries.iter().filter(|entry| entry.report.is_none());
     let missing: Vec<String> = missing.map(|entry| entry.name()).collect();
     if !missing.is_empty() {
         return Verdict::Wait(Waiting::Missing(missing));
     }
-    let met = met(own, entries);
+    let met = met(member, entries);
     if let Some(waiting) = other_set(&met, entries) {
         return Verdict::Wait(waiting);
     }
-    let lowest = met.iter().map(|member| member.id).min().unwrap_or(own.id);
-    if lowest == own.id {
+    let lowest = met.iter().map(|member| member.id).min().unwrap_or(member.id);
+    let founder = restored.first().map_or(lowest, |(id, _)| *id);
+    if founder == member.id {
         Verdict::Found(met.into_iter().collect())
     } else {
-        Verdict::Wait(Waiting::Founder(lowest))
+        Verdict::Wait(Waiting::Founder(founder))
     }
+}
+
+/// Who was restored from a backup, this node included.
+fn restored(own: Own<'_>, entries: &[Entry<'_>]) -> Vec<(NodeId, Revision)> {
+    let others = entries.iter().filter_map(|entry| entry.report);
+    let others = others.map(|report| (report.member.id, report.restored));
+    let all = [(own.member.id, own.restored)].into_iter().chain(others);
+    all.filter_map(|(id, restored)| Some((id, restored?))).collect()
 }
 
 /// Whom this node has met: itself, and who answered.
@@ -158,18 +201,28 @@ mod tests {
     }
 
     fn report(id: u64, met: &[u64]) -> Option<Report> {
-        Some(Report { member: member(id), cluster: None, met: met.iter().map(|id| member(*id)).collect() })
+        let met = met.iter().map(|id| member(*id)).collect();
+        Some(Report { member: member(id), cluster: None, met, restored: None })
     }
 
     /// Node `own` with one entry a report.
     fn verdict(own: u64, reports: &[Option<Report>]) -> Verdict {
+        verdict_of(own, None, reports)
+    }
+
+    /// The same, where the node itself was restored perhaps.
+    fn verdict_of(own: u64, restored: Option<Revision>, reports: &[Option<Report>]) -> Verdict {
         let addresses = ["b:2", "c:3"];
         let entries: Vec<Entry<'_>> = reports
             .iter()
             .zip(addresses)
             .map(|(report, address)| Entry { address, report: report.as_ref(), is_refusal: false })
             .collect();
-        judge(member(own), "a:1", &entries)
+        judge(Own { member: member(own), address: "a:1", restored }, &entries)
+    }
+
+    fn restored(id: u64, met: &[u64]) -> Option<Report> {
+        report(id, met).map(|report| Report { restored: Some(Revision(7)), ..report })
     }
 
     fn waiting(own: u64, reports: &[Option<Report>]) -> Waiting {
@@ -194,6 +247,30 @@ mod tests {
     fn higher_id_that_hears_the_same_from_all_waits_for_the_lowest() {
         let all = [report(1, &[1, 2, 3]), report(3, &[1, 2, 3])];
         assert_eq!(waiting(2, &all), Waiting::Founder(NodeId(1)));
+    }
+
+    #[test]
+    fn restored_node_founds_whatever_its_id_and_the_lowest_waits_for_it() {
+        let all = [report(1, &[1, 2, 3]), report(2, &[1, 2, 3])];
+        assert!(matches!(verdict_of(3, Some(Revision(7)), &all), Verdict::Found(_)));
+        let all = [report(2, &[1, 2, 3]), restored(3, &[1, 2, 3])];
+        assert_eq!(waiting(1, &all), Waiting::Founder(NodeId(3)));
+    }
+
+    #[test]
+    fn restored_node_waits_until_it_has_met_all_like_any_other() {
+        let some = [report(1, &[1, 2, 3]), None];
+        assert!(matches!(verdict_of(3, Some(Revision(7)), &some), Verdict::Wait(Waiting::Missing(_))));
+    }
+
+    #[test]
+    fn two_restored_nodes_never_found_and_both_are_named_by_everybody() {
+        let both = [(NodeId(1), Revision(7)), (NodeId(3), Revision(7))];
+        let seen_by_one = verdict_of(1, Some(Revision(7)), &[report(2, &[1, 2, 3]), restored(3, &[1, 2, 3])]);
+        assert_eq!(seen_by_one, Verdict::Wait(Waiting::Restored(both.to_vec())));
+        let waiting = waiting(2, &[restored(1, &[1, 2, 3]), restored(3, &[1, 2, 3])]);
+        assert_eq!(waiting, Waiting::Restored(both.to_vec()));
+        assert!(waiting.to_string().contains("node 1 (revision 7) and node 3"));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub enum Inbound {
     PeerDead(NodeId),
     /// The cluster is to be founded.
     Found(Configuration),
+    /// A linked member does not know of the founding, and must get the snapshot.
+    Newcomer(NodeId),
 }
 
 /// Who is behind a connection.
@@ -160,6 +162,15 @@ struct Buffers {
     fired: Vec<(TimerKey, Timer)>,
 }
 
+/// How members are told of the founding that do not know of it.
+#[derive(Debug, Default)]
+struct Telling {
+    /// Messages to nodes that must be told first.
+    held: Vec<(NodeId, Message)>,
+    /// The log begins with a snapshot: that tells them, and nothing less.
+    by_snapshot: bool,
+}
+
 /// All connections of a node, and who is behind them.
 ///
 /// Invariants: a connection that may have input stands in a queue, unless it is a client that does
@@ -180,8 +191,7 @@ pub struct MessageBus<S: Socket> {
     queues: Queues,
     inbox: VecDeque<Inbound>,
     buffers: Buffers,
-    /// Messages to nodes that must be told of the founding first.
-    held: Vec<(NodeId, Message)>,
+    telling: Telling,
     complaints: Complaints,
 }
 
@@ -219,7 +229,7 @@ impl<S: Socket> MessageBus<S> {
             queues: Queues::default(),
             inbox: VecDeque::new(),
             buffers,
-            held: Vec::new(),
+            telling: Telling::default(),
             complaints: Complaints::default(),
         };
         bus.peers.start();
@@ -243,6 +253,13 @@ impl<S: Socket> MessageBus<S> {
     pub fn set_configuration(&mut self, configuration: &Configuration) {
         self.peers.set_configuration(configuration.clone());
         self.run_effects();
+    }
+
+    /// Whether this node's log begins with a snapshot. Then a member that does not know of the
+    /// founding must get that before it may take part in anything: what was restored from a backup
+    /// is in no log.
+    pub fn set_told_by_snapshot(&mut self, by_snapshot: bool) {
+        self.telling.by_snapshot = by_snapshot;
     }
 
     /// An event names a connection. One that was closed meanwhile is no longer known.
@@ -437,8 +454,8 @@ impl<S: Socket> Transport for MessageBus<S> {
         let Some(id) = self.peers.link(to) else { return };
         if !self.peers.must_be_told(id) {
             self.queue(id, FrameKind::Message, |out| message.encode(out));
-        } else if self.held.len() < MAX_HELD {
-            self.held.push((to, message.clone()));
+        } else if self.telling.held.len() < MAX_HELD {
+            self.telling.held.push((to, message.clone()));
         }
     }
 

@@ -143,6 +143,7 @@ impl<D: Disk> Server<D> {
             incarnation: recovered.incarnation,
             boot: recovered.boot,
             advertise: config.advertise.clone(),
+            restored: recovered.restored.as_ref().map(|restored| restored.snapshot.index.into()),
         };
         let peer_boots = recovered.peer_boots.clone();
         let replica = Replica::new(replica_options(config, random.random()), storage, recovered, now);

@@ -23,7 +23,8 @@ pub struct Node<D: Disk, S: Socket> {
 
 impl<D: Disk, S: Socket> Node<D, S> {
     /// Puts the two together. Turns shall be shorter than `heartbeat`.
-    pub fn new(bus: MessageBus<S>, replica: Replica<D>, heartbeat: Duration, now: Instant) -> Self {
+    pub fn new(mut bus: MessageBus<S>, replica: Replica<D>, heartbeat: Duration, now: Instant) -> Self {
+        bus.set_told_by_snapshot(replica.begins_with_snapshot());
         Self { bus, replica, turns: Turns::new(heartbeat, now) }
     }
 
@@ -127,6 +128,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
     /// the cluster decides from then on who is a member.
     fn process_ready(&mut self, now: Instant) -> Result<(), WriteError> {
         self.replica.process_ready(now, &mut self.bus)?;
+        self.bus.set_told_by_snapshot(self.replica.begins_with_snapshot());
         if let Some(configuration) = self.replica.configuration()
             && self.bus.configuration() != Some(configuration)
         {
@@ -161,6 +163,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
                 Inbound::LinkUp(node, boot, address) => self.replica.on_link_up(now, node, boot, &address),
                 Inbound::LinkDown(node) => self.replica.on_link_down(now, node),
                 Inbound::PeerDead(node) => self.replica.on_peer_dead(now, node),
+                Inbound::Newcomer(node) => self.replica.on_newcomer(node),
                 Inbound::Found(configuration) => {
                     if self.replica.configuration().is_none() {
                         self.replica.found(now, configuration);

@@ -35,7 +35,7 @@ use super::founding::{Verdict, Waiting};
 use crate::net::ConnectionId;
 use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
-use crate::types::{BootNumber, Incarnation, NodeId};
+use crate::types::{BootNumber, Incarnation, NodeId, Revision};
 use crate::wire::MAX_MEMBERS;
 use crate::wire::entry::{Configuration, Member};
 use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
@@ -59,6 +59,8 @@ pub struct Identity {
     pub boot: BootNumber,
     /// The `HOST:PORT` at which others reach it.
     pub advertise: String,
+    /// The revision of the backup from which its directory was made, until it has founded a cluster.
+    pub restored: Option<Revision>,
 }
 
 impl Identity {
@@ -221,6 +223,7 @@ impl Peers {
             boot: self.identity.boot,
             advertise: self.identity.advertise.clone(),
             met: met.into_iter().collect(),
+            restored: self.identity.restored.filter(|_| self.configuration.is_none()),
         }
     }
 

@@ -39,6 +39,14 @@ pub enum BackupError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Nothing can be restored where something is.
+    #[error("{path} is not empty, it holds {holds}: restore into a new directory")]
+    NotEmpty {
+        /// The directory.
+        path: String,
+        /// A file in it.
+        holds: String,
+    },
     /// The bytes are no whole backup.
     #[error("{path} is no whole backup: {cause}; use another one")]
     Content {
@@ -63,6 +71,11 @@ pub struct BackupWriter<D: Disk> {
 /// The name under which a backup is written.
 fn unfinished(name: &str) -> String {
     format!("{name}.part")
+}
+
+/// The name that the unfinished backup in the file of this name was to get, if it is one.
+pub(super) fn finished(name: &str) -> Option<&str> {
+    name.strip_suffix(".part")
 }
 
 impl<D: Disk> BackupWriter<D> {
@@ -92,6 +105,8 @@ impl<D: Disk> BackupWriter<D> {
             _ => {}
         }
         let file = disk.create(&part).map_err(|cause| failed(&disk, "create", &part, cause))?;
+        // What is unfinished shall be known to be so after a loss of power, too.
+        disk.sync_dir().map_err(|cause| failed(&disk, "sync the directory of", &part, cause))?;
         Ok(Self { disk, name: name.to_owned(), file, id, parser: Parser::default(), written_bytes: 0 })
     }
 
@@ -179,6 +194,6 @@ pub fn read_backup<D: Disk, E: From<BackupError>>(
     Ok(finished.map_err(|cause| BackupError::Content { path: disk.path_of(name), cause })?)
 }
 
-fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, cause: io::Error) -> BackupError {
+pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, cause: io::Error) -> BackupError {
     BackupError::File { action, path: disk.path_of(name), cause }
 }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::recovery::{self, Segment, Survey};
+use super::restore::restored_node;
 use super::segment::{RecordKind, torn_tail};
 use super::snapshot_file::is_snapshot_name;
 use super::state::StoredBatch;
 use super::wal::{self, SPARE, UNFINISHED};
-use super::{OpenError, Options, Recovered, recovered};
+use super::{OpenError, Options, Recovered, RecoveredSnapshot, recovered};
 use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, Term};
 use crate::wire::entry::SnapshotId;
 
@@ -26,6 +27,9 @@ pub struct Inspection {
     /// What the log adds up to, as far as it can be read; none in a new directory. Its boot is the
     /// last one that was begun.
     pub recovered: Option<Recovered>,
+    /// The backup of which the directory was made, if no cluster is founded with it yet, and the node
+    /// for which.
+    pub restored: Option<(NodeId, RecoveredSnapshot)>,
     /// The snapshot that the log names.
     pub snapshot: Option<SnapshotId>,
     /// What a start would come to.
@@ -75,6 +79,8 @@ pub enum FileUse {
     Spare,
     /// What was a segment, kept to be used again.
     Recycled,
+    /// The backup of which the directory was made, and of which a cluster is to be founded.
+    Restored,
     /// Nothing: a crash left it unfinished, or it is not needed. It is removed.
     Removed,
     /// Nothing: it is left alone.
@@ -108,15 +114,15 @@ pub fn inspect<D: Disk>(disk: &mut D, options: Options) -> Inspection {
         Ok(report(&segment))
     });
     let segments = segments.collect();
-    let mut survey = None;
-    let verdict = judge(disk, options.rounded(), &mut survey);
+    let (mut survey, mut restored) = (None, None);
+    let verdict = judge(disk, options.rounded(), &mut survey, &mut restored);
     let snapshot = survey.as_ref().and_then(Survey::snapshot_id);
     let files = files(disk, options.rounded(), snapshot);
     let recovered = survey.map(|mut survey| {
         let (snapshot, entries) = (survey.snapshot.take(), std::mem::take(&mut survey.entries));
         recovered(&survey.durable().state, snapshot, entries)
     });
-    Inspection { segments, files, recovered, snapshot, verdict }
+    Inspection { segments, files, recovered, restored, snapshot, verdict }
 }
 
 /// What a start does before it writes anything.
@@ -124,8 +130,10 @@ fn judge<D: Disk>(
     disk: &mut D,
     options: Options,
     survey: &mut Option<Survey<D::File>>,
+    restored: &mut Option<(NodeId, RecoveredSnapshot)>,
 ) -> Result<Start, OpenError> {
     recovery::survey(disk, None, survey)?;
+    *restored = recovery::restored(disk, None, survey.as_ref())?;
     let snapshot = survey.as_ref().and_then(Survey::snapshot_id);
     recovery::sort_files(disk, options, snapshot)?;
     let torn = survey.as_ref().and_then(|survey| {
@@ -181,6 +189,7 @@ fn files<D: Disk>(disk: &mut D, options: Options, snapshot: Option<SnapshotId>) 
             SPARE => FileUse::Spare,
             name if wal::is_recycled_name(name) => FileUse::Recycled,
             name if is_snapshot_name(name) => FileUse::Snapshot,
+            name if restored_node(name).is_some() => FileUse::Restored,
             _ => FileUse::Ignored,
         };
         FileReport { name, size_bytes, used_as }

@@ -33,6 +33,7 @@ mod backup;
 mod disk;
 mod inspect;
 mod recovery;
+mod restore;
 mod segment;
 mod snapshot_file;
 mod snapshots;
@@ -44,6 +45,7 @@ use thiserror::Error;
 pub use backup::{BackupError, BackupWriter, read_backup};
 pub use disk::{Disk, FileDisk};
 pub use inspect::{FileReport, FileUse, Inspection, SegmentReport, Start, TornTail, inspect};
+pub use restore::restore;
 pub use snapshot_file::SnapshotFileError;
 pub use snapshots::OpenSnapshot;
 
@@ -100,6 +102,8 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// The highest boot seen of each peer, ids ascending.
     pub peer_boots: Vec<(NodeId, BootNumber)>,
+    /// The backup of which the directory was made, until the node has founded a cluster with it.
+    pub restored: Option<RecoveredSnapshot>,
 }
 
 /// A snapshot that was found, whole and intact.
@@ -173,6 +177,12 @@ pub enum OpenError {
         found: NodeId,
         /// Who asked.
         asked: NodeId,
+    },
+    /// A restore into the directory did not come to its end.
+    #[error("{path} was left by an unfinished restore: run `kvstore restore` again, or empty the directory")]
+    UnfinishedRestore {
+        /// The file.
+        path: String,
     },
     /// The format is one that this program does not read.
     #[error(
@@ -259,6 +269,7 @@ impl<D: Disk> Storage<D> {
         let options = options.rounded();
         let mut survey = None;
         recovery::survey(&mut disk, Some(node), &mut survey)?;
+        let restored = recovery::restored(&mut disk, Some(node), survey.as_ref())?;
         let snapshot = survey.as_ref().and_then(recovery::Survey::snapshot_id);
         let Sorted { spares, useless } = recovery::sort_files(&mut disk, options, snapshot)?;
         recovery::remove(&mut disk, &useless)?;
@@ -273,7 +284,8 @@ impl<D: Disk> Storage<D> {
                 (Wal::found(&mut disk, options, &durable, spares)?, durable)
             }
         };
-        let recovered = recovered(&durable.state, snapshot, entries);
+        let restored = restored.map(|(_, restored)| restored);
+        let recovered = Recovered { restored, ..recovered(&durable.state, snapshot, entries) };
         Ok((Self { disk, wal, durable, draft: None, failed: None }, recovered))
     }
 
@@ -337,5 +349,5 @@ impl<D: Disk> Storage<D> {
 fn recovered(state: &State, snapshot: Option<RecoveredSnapshot>, entries: Vec<Entry>) -> Recovered {
     let State { node, incarnation, boot, hard_state, .. } = *state;
     let peer_boots = state.peer_boots.iter().map(|(id, boot)| (*id, *boot)).collect();
-    Recovered { node, incarnation, boot, hard_state, snapshot, entries, peer_boots }
+    Recovered { node, incarnation, boot, hard_state, snapshot, entries, peer_boots, restored: None }
 }

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::disk::{self, Disk};
+use super::restore::{is_unfinished_restore, restored_node};
 use super::segment::{HeaderError, PAGE_BYTES, Record, RecordKind, Scan, SegmentHeader, page_floor, scan};
 use super::snapshot_file::{Parser, SnapshotFileError, is_snapshot_name, snapshot_name};
 use super::state::{Durable, State, StoredBatch, decode_snapshot};
@@ -73,7 +74,8 @@ pub(super) fn sort_files<D: Disk>(
     let named = snapshot.map(|snapshot| snapshot_name(snapshot.index));
     let (mut fresh, mut recycled, mut useless) = (None, Spares::new(None, Vec::new()), Vec::new());
     for name in list(disk)? {
-        if name == SPARE || wal::is_recycled_name(&name) {
+        let is_spare = name == SPARE || wal::is_recycled_name(&name);
+        if is_spare {
             let file = read(disk, &name, |disk| disk.open(&name))?;
             let is_right = read(disk, &name, |disk| disk.size(&file))? == options.segment_bytes;
             if is_right && name == SPARE {
@@ -84,10 +86,12 @@ pub(super) fn sort_files<D: Disk>(
                 recycled.add(name, file);
                 continue;
             }
-        } else if !name.ends_with(UNFINISHED) && (!is_snapshot_name(&name) || Some(&name) == named.as_ref()) {
-            continue;
         }
-        useless.push(name);
+        let is_unnamed = is_snapshot_name(&name) && Some(&name) != named.as_ref();
+        let is_used_up = restored_node(&name).is_some() && snapshot.is_some();
+        if is_spare || is_unnamed || is_used_up || name.ends_with(UNFINISHED) {
+            useless.push(name);
+        }
     }
     Ok(Sorted { spares: recycled.with_fresh(fresh), useless })
 }
@@ -347,7 +351,7 @@ impl<F> Survey<F> {
         self.entries.drain(..start.distance_from(self.base) as usize);
         self.base = start;
         if let Some(id) = snapshot {
-            let recovered = read_snapshot(disk, &id)?;
+            let recovered = read_named_snapshot(disk, &id)?;
             self.durable.cluster = Some(recovered.snapshot.configuration.cluster);
             self.snapshot = Some(recovered);
         }
@@ -371,9 +375,33 @@ impl<F> Survey<F> {
     }
 }
 
-/// Reads the snapshot that the log names, all of it, and compares it with what the log says.
-fn read_snapshot<D: Disk>(disk: &mut D, id: &SnapshotId) -> Result<RecoveredSnapshot, OpenError> {
-    const SLICE_BYTES: u64 = 256 << 10;
+/// The backup of which the directory was made and a cluster is still to be founded, and of which node
+/// it was made.
+pub(super) fn restored<D: Disk>(
+    disk: &mut D,
+    node: Option<NodeId>,
+    survey: Option<&Survey<D::File>>,
+) -> Result<Option<(NodeId, RecoveredSnapshot)>, OpenError> {
+    let names = list(disk)?;
+    if let Some(name) = names.iter().find(|name| is_unfinished_restore(name)) {
+        return Err(OpenError::UnfinishedRestore { path: disk.path_of(name) });
+    }
+    if survey.is_some_and(|survey| survey.durable.cluster.is_some()) {
+        return Ok(None);
+    }
+    let Some((name, found)) = names.iter().find_map(|name| Some((name, restored_node(name)?))) else {
+        return Ok(None);
+    };
+    let node = node.or(survey.map(|survey| survey.last.header.node));
+    if let Some(asked) = node.filter(|asked| *asked != found) {
+        return Err(OpenError::OtherNode { path: disk.path_of(name), found, asked });
+    }
+    let (restored, _) = read_snapshot(disk, name)?;
+    Ok(Some((found, restored)))
+}
+
+/// Reads the snapshot that the log names, and compares it with what the log says.
+fn read_named_snapshot<D: Disk>(disk: &mut D, id: &SnapshotId) -> Result<RecoveredSnapshot, OpenError> {
     let name = snapshot_name(id.index);
     if !list(disk)?.contains(&name) {
         return Err(damaged(
@@ -383,21 +411,28 @@ fn read_snapshot<D: Disk>(disk: &mut D, id: &SnapshotId) -> Result<RecoveredSnap
             "the snapshot, after which the log begins, is missing".to_owned(),
         ));
     }
-    let file = read(disk, &name, |disk| disk.open(&name))?;
-    let size_bytes = read(disk, &name, |disk| disk.size(&file))?;
-    let (mut parser, mut state, mut offset) = (Parser::default(), Vec::new(), 0);
-    while offset < size_bytes {
-        let mut slice = vec![0; SLICE_BYTES.min(size_bytes - offset) as usize];
-        read(disk, &name, |disk| disk::read_exact(disk, &file, offset, &mut slice))?;
-        offset += slice.len() as u64;
-        state.extend(parser.feed(&slice).map_err(|error| snapshot_error(disk, &name, error))?);
-    }
-    let (snapshot, found) = parser.finish().map_err(|error| snapshot_error(disk, &name, error))?;
+    let (snapshot, found) = read_snapshot(disk, &name)?;
     if found != *id {
         let what = format!("this is another snapshot ({found:?}) than the one that the log names ({id:?})");
         return Err(damaged(disk, &name, 0, what));
     }
-    Ok(RecoveredSnapshot { snapshot, state })
+    Ok(snapshot)
+}
+
+/// Reads a snapshot's file, all of it.
+fn read_snapshot<D: Disk>(disk: &mut D, name: &str) -> Result<(RecoveredSnapshot, SnapshotId), OpenError> {
+    const SLICE_BYTES: u64 = 256 << 10;
+    let file = read(disk, name, |disk| disk.open(name))?;
+    let size_bytes = read(disk, name, |disk| disk.size(&file))?;
+    let (mut parser, mut state, mut offset) = (Parser::default(), Vec::new(), 0);
+    while offset < size_bytes {
+        let mut slice = vec![0; SLICE_BYTES.min(size_bytes - offset) as usize];
+        read(disk, name, |disk| disk::read_exact(disk, &file, offset, &mut slice))?;
+        offset += slice.len() as u64;
+        state.extend(parser.feed(&slice).map_err(|error| snapshot_error(disk, name, error))?);
+    }
+    let (snapshot, id) = parser.finish().map_err(|error| snapshot_error(disk, name, error))?;
+    Ok((RecoveredSnapshot { snapshot, state }, id))
 }
 
 fn snapshot_error<D: Disk>(disk: &D, name: &str, error: SnapshotFileError) -> OpenError {

@@ -10,6 +10,7 @@
 use bytes::Bytes;
 
 use super::disk::{self, Disk};
+use super::restore::restored_name;
 use super::segment::RecordKind;
 use super::snapshot_file::{self, Parser, SnapshotFileError, snapshot_name};
 use super::state::encode_snapshot;
@@ -93,14 +94,38 @@ impl<D: Disk> Storage<D> {
     /// # Panics
     /// If no snapshot of this node's own was begun, or if it is not of this log.
     pub fn save_snapshot(&mut self) -> Result<SnapshotId, WriteError> {
-        self.put_chunk(&[])?;
-        let draft = self.draft.take().expect("a snapshot was begun");
-        let Content::Own { snapshot: Snapshot { index, term, .. }, checksum } = draft.content else {
-            unreachable!("the end was written to a snapshot of this node's own");
-        };
-        let id = SnapshotId { index, term, bytes: draft.written_bytes, checksum };
+        let (id, _) = self.end_own()?;
         self.record_snapshot(id, false)?;
         Ok(id)
+    }
+
+    /// The same for the snapshot with which a restored node founds its cluster: with the record the
+    /// node belongs to the cluster that the snapshot names, and the backup is removed.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    ///
+    /// # Panics
+    /// If no snapshot of this node's own was begun, or if the log does not begin with it.
+    pub fn save_founding_snapshot(&mut self) -> Result<SnapshotId, WriteError> {
+        let (id, snapshot) = self.end_own()?;
+        self.record_snapshot(id, true)?;
+        self.durable.cluster = Some(snapshot.configuration.cluster);
+        let restored = restored_name(self.durable.state.node);
+        self.on_disk(|disk, _| remove(disk, &restored))?;
+        Ok(id)
+    }
+
+    /// Writes the end of a snapshot of this node's own.
+    fn end_own(&mut self) -> Result<(SnapshotId, Snapshot), WriteError> {
+        self.put_chunk(&[])?;
+        let draft = self.draft.take().expect("a snapshot was begun");
+        let Content::Own { snapshot, checksum } = draft.content else {
+            unreachable!("the end was written to a snapshot of this node's own");
+        };
+        let Snapshot { index, term, .. } = snapshot;
+        let id = SnapshotId { index, term, bytes: draft.written_bytes, checksum };
+        Ok((id, snapshot))
     }
 
     /// Begins to receive the bytes of another node's snapshot. What was begun and not saved is

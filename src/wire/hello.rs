@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PeerHello    cluster option u128 | node u64 | incarnation u64 | boot u64 | advertise string
-//!              | met: list of (id u64, incarnation u64)
+//!              | met: list of (id u64, incarnation u64) | restored option u64
 //! ClientHello  empty
 //! Welcome      cluster option u128 | node u64 | cluster time u64 | revision u64 | term u64
 //!              | leader option u64 | list of (id u64, address string)
@@ -29,6 +29,9 @@ pub struct PeerHello {
     pub advertise: String,
     /// Before the founding: every node met so far, the sender included, ids ascending.
     pub met: Vec<Member>,
+    /// Before the founding: the revision of the backup of which the sender's directory was made.
+    /// Such a node founds, whatever its id.
+    pub restored: Option<Revision>,
 }
 
 impl PeerHello {
@@ -40,6 +43,7 @@ impl PeerHello {
         out.u64(self.boot.0);
         out.byte_string(self.advertise.as_bytes());
         out.list(self.met.iter(), |out, member| member.encode(out));
+        out.option(self.restored, |out, revision| out.u64(revision.0));
     }
 
     /// Takes the encoding.
@@ -51,6 +55,7 @@ impl PeerHello {
             boot: BootNumber(bytes.u64()?),
             advertise: bytes.string("address", MAX_ADDRESS_BYTES)?,
             met: bytes.list(Member::decode)?,
+            restored: bytes.option("restored", |bytes| bytes.u64().map(Revision))?,
         };
         if hello.met.len() > MAX_MEMBERS {
             return Err(DecodeError::Invalid("number of members met"));

@@ -199,7 +199,7 @@ pub struct TimeoutNow {
 /// where they end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstallSnapshot {
-    /// Leader's term.
+    /// Leader's term; 0 in what a member sends to a node that belongs to no cluster yet, leader or not.
     pub term: Term,
     /// Which snapshot this is a chunk of.
     pub snapshot: SnapshotId,
@@ -444,9 +444,14 @@ impl InstallSnapshot {
         let (term, snapshot) = (Term(bytes.u64()?), SnapshotId::decode(bytes)?);
         let (offset, chunk) = (bytes.u64()?, bytes.byte_string("chunk", MAX_SNAPSHOT_CHUNK_BYTES)?);
         let end = offset.checked_add(chunk.len() as u64);
-        let is_inside = end.is_some_and(|end| end <= snapshot.bytes) && snapshot.term <= term;
+        let is_inside = end.is_some_and(|end| end <= snapshot.bytes);
+        let is_of_its_time = snapshot.term <= term || term == Term::ZERO;
         let message = Self { term, snapshot, offset, chunk };
-        if is_inside { Ok(message) } else { Err(DecodeError::Invalid("chunk of a snapshot")) }
+        if is_inside && is_of_its_time {
+            Ok(message)
+        } else {
+            Err(DecodeError::Invalid("chunk of a snapshot"))
+        }
     }
 }
 

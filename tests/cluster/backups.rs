@@ -26,7 +26,7 @@ pub(crate) fn backup(cluster: &Cluster, node: usize, file: &Path, options: &[&st
 pub(crate) fn fill(cluster: &Cluster, keys: usize, value_bytes: usize) -> Result<()> {
     let mut client = cluster.client()?;
     for number in 0..keys {
-        client.put(format!("fill-{number:06}"), format!("{number:0>value_bytes$}"))?;
+        client.put(format!("fill-{number:06}"), format!("{}{number}", "x".repeat(value_bytes)))?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod inspect;
 mod quest;
 mod reads;
 mod repeated_writes;
+mod restores;
 mod setup;
 mod signals;
 mod typed_quest;

@@ -166,6 +166,7 @@ fn hello_of_a_peer_before_the_founding() {
         boot: BootNumber(1),
         advertise: String::from("h:9002"),
         met: vec![Member { id: NodeId(2), incarnation: Incarnation(0xA1B2) }],
+        restored: Some(Revision(300)),
     };
     assert_bytes(
         &hello,
@@ -176,7 +177,8 @@ fn hello_of_a_peer_before_the_founding() {
          06 00 00 00 68 3A 39 30 30 32  advertise: h:9002
          01 00 00 00  met: one
          02 00 00 00 00 00 00 00  node: 2
-         B2 A1 00 00 00 00 00 00  incarnation",
+         B2 A1 00 00 00 00 00 00  incarnation
+         01 2C 01 00 00 00 00 00 00  restored: revision 300",
     );
 }
 

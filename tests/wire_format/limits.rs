@@ -107,6 +107,7 @@ fn hello(met: usize) -> PeerHello {
         boot: BootNumber(1),
         advertise: "a".repeat(wire::MAX_ADDRESS_BYTES),
         met: (0..met as u64).map(member).collect(),
+        restored: Some(Revision(1)),
     }
 }
 

@@ -304,14 +304,15 @@ pub(super) fn response() -> impl Strategy<Value = Response> {
 
 pub(super) fn peer_hello() -> impl Strategy<Value = PeerHello> {
     let numbers = (any::<Option<u128>>(), 1..=u64::MAX, any::<(u64, u64)>());
-    (numbers, text(), vec(member(), 0..5)).prop_map(
-        |((cluster, node, (incarnation, boot)), advertise, met)| PeerHello {
+    (numbers, text(), vec(member(), 0..5), any::<Option<u64>>()).prop_map(
+        |((cluster, node, (incarnation, boot)), advertise, met, restored)| PeerHello {
             cluster: cluster.map(ClusterId),
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             boot: BootNumber(boot),
             advertise,
             met,
+            restored: restored.map(Revision),
         },
     )
 }

@@ -3,6 +3,7 @@
 mod demo;
 mod inspect;
 mod log_writer;
+mod restore;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::DemoFlags),
     /// Reads a stopped node's directory, checks all of it, and says what a start would make of it.
     Inspect(inspect::InspectFlags),
+    /// Makes the data directory of a new cluster's founding node of a backup.
+    Restore(Box<restore::RestoreFlags>),
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     match cli {
         Cli { command: Some(Command::Demo(flags)), .. } => demo::run(&flags),
         Cli { command: Some(Command::Inspect(flags)), .. } => inspect::run(&flags),
+        Cli { command: Some(Command::Restore(flags)), .. } => restore::run(*flags),
         Cli { node: Some(flags), .. } => run_node(flags),
         Cli { node: None, .. } => wrong_usage("--id and --port are required"),
     }

@@ -32,7 +32,7 @@ impl<S: Socket> MessageBus<S> {
             ("all_clients_output_bytes", self.backlog_bytes(), ALL_CLIENTS_OUTPUT_BYTES),
             ("peer_input_bytes", self.largest(is_peer, input), frame(MAX_PEER_FRAME_BYTES)),
             ("peer_output_bytes", self.largest(is_peer, output), limits.peer_output_bytes),
-            ("messages_held_for_founding", self.held.len(), MAX_HELD),
+            ("messages_held_for_founding", self.telling.held.len(), MAX_HELD),
         ]
         .map(|(name, used, cap)| Bound { name: name.to_owned(), used: used as u64, cap: cap as u64 })
         .into()

@@ -104,13 +104,18 @@ impl<S: Socket> MessageBus<S> {
             let timer = self.timers.wheel.insert(self.now + FOUNDING_PERIOD, Timer::Founding);
             self.timers.founding = Some(timer);
         }
+        if self.telling.by_snapshot {
+            self.telling.held.retain(|(to, _)| *to != node);
+            self.inbox.push_back(Inbound::Newcomer(node));
+            return;
+        }
         let message = Message::Found(configuration);
         self.queue(id, FrameKind::Message, |out| message.encode(out));
-        for (to, message) in std::mem::take(&mut self.held) {
+        for (to, message) in std::mem::take(&mut self.telling.held) {
             if to == node {
                 self.queue(id, FrameKind::Message, |out| message.encode(out));
             } else {
-                self.held.push((to, message));
+                self.telling.held.push((to, message));
             }
         }
     }

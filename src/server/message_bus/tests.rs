@@ -74,6 +74,7 @@ impl World {
             incarnation: member(id).incarnation,
             boot: BootNumber(boot),
             advertise: address(id).to_string(),
+            restored: None,
         };
         let heartbeat = Duration::from_millis(30);
         let peers = Peers::new(

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use rand::RngExt;
 
-use super::{Effect, Peers};
-use crate::server::founding::{self, Report, Verdict};
+use super::{Effect, Identity, Peers};
+use crate::server::founding::{self, Own, Report, Verdict};
 use crate::types::ClusterId;
 use crate::wire::entry::{Configuration, Member};
 use crate::wire::hello::PeerHello;
@@ -17,7 +17,8 @@ impl Peers {
         dialler.on_handshake(hello.node);
         if self.configuration.is_none() {
             let member = Member { id: hello.node, incarnation: hello.incarnation };
-            dialler.report = Some(Report { member, cluster: hello.cluster, met: hello.met.clone() });
+            let PeerHello { cluster, met, restored, .. } = hello.clone();
+            dialler.report = Some(Report { member, cluster, met, restored });
         }
     }
 
@@ -29,6 +30,7 @@ impl Peers {
         for report in reports.filter(|report| report.member == member) {
             report.cluster = hello.cluster;
             report.met.clone_from(&hello.met);
+            report.restored = hello.restored;
         }
     }
 
@@ -48,7 +50,9 @@ impl Peers {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        founding::judge(self.identity.member(), &self.identity.advertise, &self.entries())
+        let Identity { advertise, restored, .. } = &self.identity;
+        let own = Own { member: self.identity.member(), address: advertise, restored: *restored };
+        founding::judge(own, &self.entries())
     }
 
     /// Tells everybody whom this node has met, if that has changed.

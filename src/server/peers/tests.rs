@@ -26,6 +26,7 @@ fn peers(own: u64, others: &[u64], configuration: Option<Configuration>) -> Peer
         incarnation: member(own).incarnation,
         boot: BootNumber(1),
         advertise: format!("host:{own}"),
+        restored: None,
     };
     let entries = others.iter().map(|id| PeerEntry { node: None, address: format!("host:{id}") });
     let mut peers = Peers::new(identity, HEARTBEAT, entries.collect(), configuration, &[], [7; 32]);
@@ -50,6 +51,7 @@ fn hello(id: u64, boot: u64) -> PeerHello {
         boot: BootNumber(boot),
         advertise: format!("host:{id}"),
         met: Vec::new(),
+        restored: None,
     }
 }
 
@@ -135,6 +137,7 @@ fn boot_below_one_seen_before_is_refused() {
         incarnation: member(1).incarnation,
         boot: BootNumber(1),
         advertise: String::new(),
+        restored: None,
     };
     let stored = Some(cluster_of(&[1, 2, 3]));
     let mut peers = Peers::new(identity, HEARTBEAT, Vec::new(), stored, &boots, [7; 32]);

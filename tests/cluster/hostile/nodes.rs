@@ -25,6 +25,7 @@ fn hello(cluster: Option<ClusterId>, node: u64, incarnation: u64, boot: u64) -> 
         boot: BootNumber(boot),
         advertise: "127.0.0.1:1".to_owned(),
         met: Vec::new(),
+        restored: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use kvstore::kv::{Limits, SnapshotReader, StateMachine};
-use kvstore::storage::{BackupError, FileDisk, read_backup};
+use kvstore::storage::{BackupError, FileDisk, OpenError, read_backup};
 use kvstore::wire::entry::{Snapshot, SnapshotId};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::progress::Watched;
 use super::report::table;
 
 /// What a whole backup holds.
-pub(super) struct Backup {
+pub(crate) struct Backup {
     snapshot: Snapshot,
     id: SnapshotId,
     state: StateMachine,
@@ -20,7 +20,7 @@ pub(super) struct Backup {
 
 impl Backup {
     /// Reads and checks all of a file.
-    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let (disk, name) = FileDisk::of_file(path)?;
         let mut disk = Watched::new(disk.for_reading());
         let mut reader = SnapshotReader::new(Limits::STANDARD);
@@ -30,6 +30,18 @@ impl Backup {
         let state = reader.finish()?;
         anyhow::ensure!(state.revision() == snapshot.index.into(), "its state is not that of its index");
         Ok(Self { snapshot, id, state })
+    }
+
+    pub(crate) fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.state.key_count()
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.state.session_count()
     }
 
     pub(super) fn json(&self, path: &Path) -> Value {
@@ -81,10 +93,10 @@ impl Backup {
     }
 }
 
-/// What is told of a file that is none.
-pub(super) fn refusal(path: &Path, error: &anyhow::Error) -> String {
-    match error.downcast_ref::<BackupError>() {
-        Some(error) => error.to_string(),
-        None => format!("{} is no whole backup: {error:#}", path.display()),
+/// What is told of a file that is none, or of a place where none can be restored.
+pub(crate) fn refusal(path: &Path, error: &anyhow::Error) -> String {
+    match error.is::<BackupError>() || error.is::<OpenError>() {
+        true => error.to_string(),
+        false => format!("{} is no whole backup: {error:#}", path.display()),
     }
 }

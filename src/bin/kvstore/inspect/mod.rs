@@ -6,6 +6,9 @@ mod entries;
 mod progress;
 mod report;
 
+pub(crate) use backup::{Backup, refusal};
+pub(crate) use progress::Watched;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,9 +18,7 @@ use kvstore::kv::{Limits, StateMachine};
 use kvstore::replica::state_of;
 use kvstore::storage::{FileDisk, Inspection, OpenError, Options, inspect};
 
-use backup::Backup;
 use entries::Span;
-use progress::Watched;
 use report::Report;
 use serde_json::json;
 
@@ -64,7 +65,7 @@ fn run_on_backup(flags: &InspectFlags) -> ExitCode {
         Ok(backup) if flags.json => (writeln!(out, "{}", backup.json(path)), ExitCode::SUCCESS),
         Ok(backup) => (backup.print(path, &mut out), ExitCode::SUCCESS),
         Err(error) => {
-            let refusal = backup::refusal(path, &error);
+            let refusal = refusal(path, &error);
             let object = json!({ "file": path.display().to_string(), "whole": false, "message": refusal });
             let line = if flags.json { object.to_string() } else { refusal };
             (writeln!(out, "{line}"), ExitCode::FAILURE)

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PACE: Duration = Duration::from_secs(1);
 
 /// Reads of a disk, watched.
-pub(super) struct Watched<D> {
+pub(crate) struct Watched<D> {
     disk: D,
     began: Instant,
     next_word: Duration,
@@ -18,7 +18,7 @@ pub(super) struct Watched<D> {
 }
 
 impl<D> Watched<D> {
-    pub(super) fn new(disk: D) -> Self {
+    pub(crate) fn new(disk: D) -> Self {
         Self { disk, began: Instant::now(), next_word: PATIENCE, read_bytes: 0 }
     }
 

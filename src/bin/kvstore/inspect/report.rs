@@ -55,6 +55,13 @@ impl<'a> Report<'a> {
         if let Some(refusal) = self.findings.refusal() {
             return format!("would refuse: {refusal}");
         }
+        if let Some((node, restored)) = &self.inspection().restored {
+            return format!(
+                "would start as node {node}, made of a backup of revision {}, and found a new cluster with it \
+                 once it has met all of its --peers",
+                restored.snapshot.index
+            );
+        }
         let Some(recovered) = self.recovered() else {
             return "would start as a new node: there is no log yet".to_owned();
         };
@@ -257,6 +264,7 @@ fn word(used_as: FileUse) -> &'static str {
         FileUse::Snapshot => "snapshot",
         FileUse::Spare => "spare",
         FileUse::Recycled => "recycled",
+        FileUse::Restored => "restored",
         FileUse::Removed => "to be removed",
         FileUse::Ignored => "left alone",
     }

@@ -1,0 +1,174 @@
+//! How a cluster that was restored from a backup begins, and how members get what it begins with.
+//!
+//! A restored node founds, but its founding is no entry 1: the log begins with a snapshot, the
+//! restored state with the new cluster's members in its header. Until that is durable the node belongs
+//! to no cluster, and tells nobody of one. A crash before leaves the backup, and the node meets the
+//! others anew.
+//!
+//! **The others take part in nothing before they hold that snapshot.** A node without a cluster
+//! neither votes nor acknowledges, and a member whose log begins with a snapshot does not tell of the
+//! founding: it sends the snapshot instead, which names the cluster. So no majority can come to
+//! exist that lacks the restored state. Any member that holds it sends it (all have the same bytes),
+//! unless it follows a leader, which then does: if the founder dies, those that have it serve the others.
+//!
+//! These chunks are of term 0, as they are no leader's: who has joined meanwhile takes no sender of
+//! such a chunk for its leader.
+
+use super::Replica;
+use super::snapshots::Work;
+use crate::kv::{SnapshotWriter, StateMachine};
+use crate::storage::{Batch, Disk, WriteError};
+use crate::time::Instant;
+use crate::types::{NodeId, Term};
+use crate::wire::entry::{Configuration, HardState, Member, Snapshot};
+use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse};
+
+/// What a directory was made of that has founded no cluster yet.
+pub(super) struct Restored {
+    /// As it was in the backup: with the old cluster's members.
+    pub(super) snapshot: Snapshot,
+    pub(super) state: StateMachine,
+    /// The cluster that is being founded with it.
+    pub(super) configuration: Option<Configuration>,
+}
+
+impl<D: Disk> Replica<D> {
+    /// Founds the cluster: the configuration becomes entry 1, durable with the next
+    /// `process_ready` and before any vote; where this node is its lowest member it campaigns.
+    ///
+    /// # Panics
+    /// If this node belongs to a cluster already.
+    pub fn found(&mut self, now: Instant, configuration: Configuration) {
+        let ids: Vec<String> = configuration.members().iter().map(|member| member.id.to_string()).collect();
+        log::info!("founded cluster={} members={}", configuration.cluster, ids.join(","));
+        match &mut self.snapshots.restored {
+            Some(restored) => restored.configuration = Some(configuration),
+            None => self.raft.found(now, configuration),
+        }
+    }
+
+    /// Another node says that the cluster is founded. It is believed if it makes both nodes
+    /// members, under the incarnation that this directory has.
+    pub(super) fn on_found(&mut self, now: Instant, from: NodeId, configuration: Configuration) {
+        if self.configuration().is_some() {
+            return;
+        }
+        if self.snapshots.restored.is_some() {
+            return self.complain_of_cluster(from);
+        }
+        let own = Member { id: self.own.id, incarnation: self.own.incarnation };
+        if configuration.member(own.id) == Some(&own) && configuration.member(from).is_some() {
+            self.found(now, configuration);
+        } else {
+            log::error!(
+                "node {from} belongs to cluster {} in which this directory has no place: a lost \
+                 directory cannot come back under its old id; give this node a new --id",
+                configuration.cluster
+            );
+        }
+    }
+
+    /// Whether the log begins with a snapshot, not with entry 1.
+    #[must_use]
+    pub fn begins_with_snapshot(&self) -> bool {
+        self.storage.snapshot_id().is_some()
+    }
+
+    /// A linked member does not know of the founding: it gets this node's snapshot.
+    pub fn on_newcomer(&mut self, node: NodeId) {
+        self.snapshots.newcomers.insert(node);
+    }
+
+    /// The members that this node sends its snapshot, though it may not lead.
+    pub(super) fn newcomers_to_serve(&self) -> Vec<NodeId> {
+        match self.leader() {
+            Some(leader) if leader != self.own.id => Vec::new(),
+            _ => self.snapshots.newcomers.iter().copied().collect(),
+        }
+    }
+
+    /// A chunk for a node that belongs to no cluster yet.
+    pub(super) fn on_founding_chunk(&mut self, from: NodeId, message: InstallSnapshot) {
+        if self.configuration().is_some() {
+            // The sender has not heard that this node has joined.
+            self.raft.answer_chunk(from, message.snapshot, InstallResult::Installed);
+        } else if self.snapshots.restored.is_some() {
+            self.complain_of_cluster(from);
+        } else {
+            self.snapshots.push_waiting(from, message);
+        }
+    }
+
+    /// A restored node joins no cluster: what it has would be lost.
+    pub(super) fn complain_of_cluster(&self, from: NodeId) {
+        log::error!(
+            "node {from} belongs to a cluster already, and this node was restored from a backup to found one: \
+             empty the data directories of the others"
+        );
+    }
+
+    /// What a newcomer says of a chunk.
+    pub(super) fn on_newcomer_answer(&mut self, from: NodeId, answer: InstallSnapshotResponse) {
+        if answer.result == InstallResult::Installed {
+            self.snapshots.newcomers.remove(&from);
+            self.snapshots.transfers.remove(&from);
+        } else {
+            self.on_chunk_answered(from, answer);
+        }
+    }
+
+    /// Why this node cannot join the cluster whose snapshot it is being sent; none if it can, or if
+    /// it is a member of one.
+    pub(super) fn is_stranger_to_copy(&self) -> bool {
+        let own = Member { id: self.own.id, incarnation: self.own.incarnation };
+        let copied = self.storage.copied_snapshot().filter(|_| self.configuration().is_none());
+        copied.is_some_and(|snapshot| snapshot.configuration.member(own.id) != Some(&own))
+    }
+
+    /// Before a snapshot can be recorded, its term must be the node's.
+    pub(super) fn raise_term(&mut self, term: Term) -> Result<HardState, WriteError> {
+        let before = self.raft.hard_state();
+        if before.term >= term {
+            return Ok(before);
+        }
+        let hard_state = HardState { term, voted_for: None };
+        self.storage.persist(&Batch { hard_state: Some(hard_state), ..Batch::default() })?;
+        Ok(hard_state)
+    }
+
+    /// This restored node is the founder: the new cluster begins with a snapshot of what was restored.
+    pub(super) fn begin_founding(&mut self) -> Result<(), WriteError> {
+        let Some(Restored { snapshot, state, configuration: Some(configuration) }) = &self.snapshots.restored
+        else {
+            return Ok(());
+        };
+        let snapshot = Snapshot { configuration: configuration.clone(), ..snapshot.clone() };
+        self.storage.begin_snapshot(snapshot.clone())?;
+        self.snapshots.work = Work::Writing { snapshot, writer: SnapshotWriter::new(state.clone()) };
+        Ok(())
+    }
+
+    /// It is written: with its record this node belongs to the cluster, and tells the others.
+    pub(super) fn finish_founding(
+        &mut self,
+        now: Instant,
+        snapshot: Snapshot,
+        state: StateMachine,
+    ) -> Result<(), WriteError> {
+        let hard_state = self.raise_term(snapshot.term)?;
+        let id = self.storage.save_founding_snapshot()?;
+        log::info!("the cluster begins with what was restored index={} bytes={}", id.index, id.bytes);
+        self.raft.join_by_snapshot(now, snapshot, hard_state, true);
+        self.take_over(state, id.bytes);
+        Ok(())
+    }
+
+    /// The state of an installed snapshot takes the place of the one before.
+    pub(super) fn take_over(&mut self, state: StateMachine, bytes: u64) {
+        let replaced = std::mem::replace(&mut self.state, state);
+        self.snapshots.remains.push_back(SnapshotWriter::new(replaced));
+        self.snapshots.sizes.last_bytes = bytes;
+        self.snapshots.sizes.log_bytes = 0;
+        self.snapshots.is_releasing = true;
+    }
+}
