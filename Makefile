@@ -1,9 +1,11 @@
 # A thin front for cargo: `make` leaves build/kvstore and build/kv_client.
 
-.PHONY: all test demo soak ci clean
+.PHONY: all test demo soak fuzz ci clean
 
 # How long `make soak` takes.
 SOAK_SECONDS ?= 600
+# How long `make fuzz` takes for each target.
+FUZZ_SECONDS ?= 60
 
 all:
 	cargo build --release
@@ -18,6 +20,12 @@ demo: all
 
 soak: all
 	./build/kvstore demo --soak $(SOAK_SECONDS)
+
+# Needs cargo-fuzz. Nothing is unsafe here, so no sanitizer; its flags are not stable ones all the same.
+fuzz:
+	for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
 
 ci:
 	.ci/run

@@ -68,9 +68,9 @@ pub struct Frame {
 /// frame begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
-    /// Not our protocol.
-    #[error("not this protocol: a frame begins with 4B 56, not {:02X} {:02X}", .0[0], .0[1])]
-    Magic([u8; 2]),
+    /// Not our protocol: the first byte that no frame has there. What follows it may not have come.
+    #[error("not this protocol: a frame begins with 4B 56, and {0:02X} came instead")]
+    Magic(u8),
     /// A version that we do not speak.
     #[error("protocol version {0}, this node speaks version {VERSION}")]
     Version(u8),
@@ -192,9 +192,8 @@ impl Decoder {
     /// Judges the header as far as it has arrived: garbage is refused at its first wrong byte.
     fn header(&self) -> Result<Option<(FrameKind, usize)>, FrameError> {
         let bytes = &self.received[..];
-        let magic = bytes.len().min(MAGIC.len());
-        if bytes[..magic] != MAGIC[..magic] {
-            return Err(FrameError::Magic([bytes[0], bytes.get(1).copied().unwrap_or(0)]));
+        if let Some((wrong, _)) = bytes.iter().zip(MAGIC).find(|(byte, magic)| *byte != magic) {
+            return Err(FrameError::Magic(*wrong));
         }
         match bytes.get(2) {
             Some(&VERSION) | None => {}

@@ -12,6 +12,7 @@ mod kv_log;
 #[path = "../sim/linearizability.rs"]
 mod linearizability;
 mod long_histories;
+mod mutations;
 mod own_histories;
 mod recorded;
 #[path = "../sim/revisions.rs"]

@@ -30,7 +30,7 @@
 //! - An unknown outcome is not placed where it would change nothing, nor right before an operation
 //!   that leads to the same state without it (a put over a put, say), nor before its twin, which
 //!   asked the same earlier. Of two sets of them that come to the same, the smaller will do.
-//! - A state is not left while somebody still needs it and nothing can bring it back.
+//! - No way is followed on which somebody needs a state that nothing can bring about any more.
 //! - Values that no answer mentions are alike.
 //!
 //! Keys are independent, so each is searched by itself: linearizability is a local property. The

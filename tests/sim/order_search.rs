@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::event_list::{Event, EventList};
-use super::needs::Needs;
+use super::needs::{Needs, is_impossible};
 use super::tried::{Placed, Tried};
 use super::{Model, Operation};
 
@@ -67,6 +67,9 @@ impl<M: Model> Search<M> {
     /// Looks for an order, within so many steps.
     pub(super) fn run(mut self, step_limit: u64) -> Found {
         self.place_what_only_looks();
+        if self.needs.is_hopeless_at(&self.state) || is_impossible(&self.operations) {
+            return Found::NoOrder;
+        }
         let mut at = self.events.first();
         while self.waiting > 0 {
             if self.steps >= step_limit {
@@ -90,9 +93,8 @@ impl<M: Model> Search<M> {
         if self.is_pointless(operation, &after) {
             return false;
         }
-        let changed = after != self.state;
         self.place(operation, after, true);
-        if changed && self.order.last().is_some_and(|last| self.needs.would_miss(&last.state_before)) {
+        if self.needs.is_hopeless_at(&self.state) {
             self.take_back();
             return false;
         }

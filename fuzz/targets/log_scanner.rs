@@ -1,0 +1,7 @@
+#![no_main]
+
+#[expect(unused, reason = "each target has one body")]
+#[path = "../bodies/mod.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::log_scanner(data));
