@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
-use kvstore::kv::{Limits, StateMachine};
+use kvstore::kv::{Limits, SnapshotReader, SnapshotWriter, StateMachine};
 use kvstore::types::{ClientId, ClusterTime, Revision, Sequence};
+use kvstore::wire::MAX_SNAPSHOT_CHUNK_BYTES;
 use kvstore::wire::client::{Command, Operation, Write};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,6 +19,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     apply(&mut criterion);
     read(&mut criterion);
+    snapshot(&mut criterion);
     criterion.final_summary();
 }
 
@@ -87,6 +89,44 @@ fn read(criterion: &mut Criterion) {
         bencher.iter(|| {
             let after = key(random.random_range(0..KEYS - u64::from(ROWS)));
             fed.state.scan(b"key", Some(&after), ROWS)
+        });
+    });
+}
+
+/// What a turn of the loop spends on a snapshot that is written or received: one slice.
+fn snapshot(criterion: &mut Criterion) {
+    let fed = Fed::new();
+    let slices = || {
+        let mut writer = SnapshotWriter::new(fed.state.clone());
+        std::iter::from_fn(move || writer.next_slice(MAX_SNAPSHOT_CHUNK_BYTES))
+    };
+    let whole: Vec<Bytes> = slices().collect();
+    let mut group = criterion.benchmark_group("kv/snapshot slice");
+    group.throughput(Throughput::Bytes(MAX_SNAPSHOT_CHUNK_BYTES as u64));
+    group.bench_function("write", |bencher| {
+        bencher.iter_custom(|count| {
+            // The last one is shorter.
+            let mut endless = std::iter::repeat_with(|| slices().take(whole.len() - 1)).flatten();
+            let begin = Instant::now();
+            (0..count).for_each(|_| drop(black_box(endless.next())));
+            begin.elapsed()
+        });
+    });
+    group.bench_function("read", |bencher| {
+        bencher.iter_custom(|count| {
+            let mut reader = SnapshotReader::new(Limits::STANDARD);
+            let mut at = 0;
+            let mut total = Duration::ZERO;
+            for _ in 0..count {
+                if at == whole.len() - 1 {
+                    (reader, at) = (SnapshotReader::new(Limits::STANDARD), 0);
+                }
+                let begin = Instant::now();
+                reader.feed(&whole[at]).expect("a sound snapshot");
+                total += begin.elapsed();
+                at += 1;
+            }
+            total
         });
     });
 }

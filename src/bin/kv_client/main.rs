@@ -1,7 +1,8 @@
 //! One request to a cluster, from a command line.
 //!
 //! The program is a thin face of [`kvstore::client::Client`]: [`arguments`] says what can be asked
-//! for, [`commands`] asks it, [`output`] prints what came of it; [`mod@bench`] is the load tool. The exit status is part of the
+//! for, [`commands`] asks it, [`output`] prints what came of it; [`mod@bench`] is the load tool. The
+//! exit status is part of the
 //! interface: 0 done, 1 a definite no, 2 wrong usage, 3 outcome unknown, 4 refused and certainly
 //! not applied.
 
