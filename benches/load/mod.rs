@@ -1,0 +1,121 @@
+//! A cluster of ours under `kv_client bench`, for the benches that load one; and what they say of
+//! the machine.
+
+#[path = "../../src/bin/kvstore/demo/cluster.rs"]
+#[expect(unused, reason = "the demo uses all of it")]
+mod cluster;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use cluster::{Cluster, Port, list_of_others};
+
+/// Nodes that run and agree.
+pub(crate) struct Nodes {
+    cluster: Cluster,
+    count: usize,
+}
+
+impl Nodes {
+    /// Starts so many, with empty directories, and waits until they agree.
+    pub(crate) fn start(count: usize) -> Result<Self> {
+        let mut cluster = Cluster::new(env!("CARGO_BIN_EXE_kvstore").into(), count, list_of_others)?;
+        (0..count).try_for_each(|node| cluster.start(node))?;
+        cluster.wait_until_whole()?;
+        Ok(Self { cluster, count })
+    }
+
+    /// The summary of `kv_client bench` with these options, on all nodes.
+    pub(crate) fn bench(&self, words: &str) -> Result<Value> {
+        finish(self.begin_bench(words)?)
+    }
+
+    /// The same, begun: see [`finish`].
+    pub(crate) fn begin_bench(&self, words: &str) -> Result<Child> {
+        let ports: Vec<String> = (0..self.count).map(|node| self.cluster.port(node).to_string()).collect();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
+        command.args(["--json", "--timeout-ms", "20000", "--port", &ports.join(","), "bench"]);
+        command.args(words.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().context("cannot start kv_client")
+    }
+
+    /// Kills the leader, so that it can be started again.
+    pub(crate) fn kill_leader(&mut self) -> Result<()> {
+        let leader = self.cluster.wait_until_whole()?;
+        self.cluster.signal(leader, Signal::KILL)?;
+        self.cluster.wait_for_exit(leader)?;
+        Ok(())
+    }
+
+    /// The memory that the largest node takes, in MiB.
+    pub(crate) fn resident_mib(&self) -> Result<u64> {
+        let mut largest = 0;
+        for node in 0..self.count {
+            let status = format!("/proc/{}/status", self.cluster.pid(node)?.as_raw_nonzero());
+            let status = fs::read_to_string(status)?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+            largest = largest.max(kib.parse::<u64>()? / 1024);
+        }
+        Ok(largest)
+    }
+}
+
+/// Waits for the summary of a load.
+pub(crate) fn finish(load: Child) -> Result<Value> {
+    let output = load.wait_with_output()?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    ensure!(!stdout.is_empty(), "kv_client bench: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&stdout).with_context(|| stdout.into_owned())
+}
+
+/// A figure of a summary.
+pub(crate) fn figure(summary: &Value, name: &str) -> Result<f64> {
+    summary[name].as_f64().with_context(|| format!("no {name} in {summary}"))
+}
+
+/// Ports that nobody else takes while this lives.
+pub(crate) struct Ports(Vec<Port>);
+
+impl Ports {
+    pub(crate) fn claim(count: usize) -> Result<Self> {
+        Ok(Self(cluster::free_ports(count)?))
+    }
+
+    pub(crate) fn number(&self, place: usize) -> u16 {
+        self.0[place].number()
+    }
+}
+
+/// What was measured on, in a line: figures of two machines have nothing to do with each other.
+pub(crate) fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let models: Vec<&str> = cpus.lines().filter(|line| line.starts_with("model name")).collect();
+    let model = models.first().and_then(|line| line.split_once(": ")).map_or("unknown", |(_, model)| model);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or("unknown");
+    let directory = std::env::temp_dir();
+    format!(
+        "{} cores ({model}), Linux {}, data on {} ({}), load average before: {load}",
+        std::thread::available_parallelism().map_or(0, usize::from),
+        kernel.trim(),
+        directory.display(),
+        file_system(&directory),
+    )
+}
+
+/// The kind of file system that a directory is on.
+fn file_system(directory: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let below = fields.filter(|fields| fields.len() > 2 && directory.starts_with(fields[1]));
+    let nearest = below.max_by_key(|fields| fields[1].len());
+    nearest.map_or("unknown".into(), |fields| fields[2].to_owned())
+}
