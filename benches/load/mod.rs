@@ -6,8 +6,11 @@
 mod cluster;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -19,6 +22,16 @@ use cluster::{Cluster, Port, list_of_others};
 pub(crate) struct Nodes {
     cluster: Cluster,
     count: usize,
+    /// Which one led at the beginning.
+    leader: usize,
+}
+
+/// A load that runs.
+pub(crate) struct Load {
+    process: Child,
+    began: Instant,
+    /// What it says besides its summary.
+    progress: JoinHandle<Vec<String>>,
 }
 
 impl Nodes {
@@ -26,30 +39,42 @@ impl Nodes {
     pub(crate) fn start(count: usize) -> Result<Self> {
         let mut cluster = Cluster::new(env!("CARGO_BIN_EXE_kvstore").into(), count, list_of_others)?;
         (0..count).try_for_each(|node| cluster.start(node))?;
-        cluster.wait_until_whole()?;
-        Ok(Self { cluster, count })
+        let leader = cluster.wait_until_whole()?;
+        Ok(Self { cluster, count, leader })
     }
 
     /// The summary of `kv_client bench` with these options, on all nodes.
     pub(crate) fn bench(&self, words: &str) -> Result<Value> {
-        finish(self.begin_bench(words)?)
+        self.begin_bench(words)?.finish()
     }
 
-    /// The same, begun: see [`finish`].
-    pub(crate) fn begin_bench(&self, words: &str) -> Result<Child> {
+    /// The same, begun.
+    pub(crate) fn begin_bench(&self, words: &str) -> Result<Load> {
         let ports: Vec<String> = (0..self.count).map(|node| self.cluster.port(node).to_string()).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
         command.args(["--json", "--timeout-ms", "20000", "--port", &ports.join(","), "bench"]);
         command.args(words.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().context("cannot start kv_client")
+        let mut process = command.spawn().context("cannot start kv_client")?;
+        let mut lines = BufReader::new(process.stderr.take().context("no stderr")?).lines();
+        // The load is described before it begins; what came before is no part of it.
+        let said = lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains("in flight each"));
+        let said: Vec<String> = said.collect();
+        let began = Instant::now();
+        let progress = thread::spawn(move || said.into_iter().chain(lines.map_while(Result::ok)).collect());
+        Ok(Load { process, began, progress })
     }
 
-    /// Kills the leader, so that it can be started again.
+    /// Kills the node that led at the beginning.
     pub(crate) fn kill_leader(&mut self) -> Result<()> {
-        let leader = self.cluster.wait_until_whole()?;
-        self.cluster.signal(leader, Signal::KILL)?;
-        self.cluster.wait_for_exit(leader)?;
+        self.cluster.signal(self.leader, Signal::KILL)?;
+        self.cluster.wait_for_exit(self.leader)?;
         Ok(())
+    }
+
+    /// The nodes that saved a snapshot, and how long after `began`.
+    pub(crate) fn snapshots_since(&mut self, began: Instant) -> Vec<(usize, Duration)> {
+        let lines = self.cluster.lines_since(began, |line| line.contains("snapshot saved"));
+        lines.into_iter().map(|line| (line.node + 1, line.at - began)).collect()
     }
 
     /// The memory that the largest node takes, in MiB.
@@ -66,12 +91,20 @@ impl Nodes {
     }
 }
 
-/// Waits for the summary of a load.
-pub(crate) fn finish(load: Child) -> Result<Value> {
-    let output = load.wait_with_output()?;
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    ensure!(!stdout.is_empty(), "kv_client bench: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(&stdout).with_context(|| stdout.into_owned())
+impl Load {
+    /// When its measurement began.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Waits for its summary.
+    pub(crate) fn finish(self) -> Result<Value> {
+        let output = self.process.wait_with_output()?;
+        let progress = self.progress.join().expect("reading does not panic");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        ensure!(!stdout.is_empty(), "kv_client bench: {}", progress.join("\n"));
+        serde_json::from_str(&stdout).with_context(|| stdout.into_owned())
+    }
 }
 
 /// A figure of a summary.

@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 use super::arguments::BenchArguments;
 use super::figures::{Figures, Interval};
 
-/// The shares whose latencies make the curve of `--json`.
-const CURVE: [f64; 14] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999, 1.0];
-
 /// What a load came to, apart from its figures.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Result<'a> {
@@ -81,7 +78,7 @@ impl Result<'_> {
         let BenchArguments { op, clients, pipeline, rate, data, .. } = self.arguments;
         let figures = self.figures;
         let latencies = &figures.latencies;
-        let curve = CURVE.iter().map(|share| json!([share, latencies.at(*share)])).collect::<Vec<Value>>();
+        let curve = curve_shares().map(|share| json!([share, latencies.at(share)])).collect::<Vec<Value>>();
         let intervals = figures.intervals.iter().map(|interval| {
             json!({
                 "at_s": interval.at.as_secs_f64(),
@@ -132,6 +129,12 @@ impl Result<'_> {
             ("idle connections", self.idle as u64),
         ]
     }
+}
+
+/// The shares whose latencies make the curve of `--json`: every hundredth, and the tail.
+fn curve_shares() -> impl Iterator<Item = f64> {
+    let hundredths = (0..100).map(|hundredth| f64::from(hundredth) / 100.0);
+    hundredths.chain([0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0])
 }
 
 /// The load in a line.

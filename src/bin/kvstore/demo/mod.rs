@@ -23,6 +23,9 @@ pub(crate) struct DemoFlags {
     /// What happens to the leader in each trial.
     #[arg(long, value_enum, default_value = "kill", requires = "trials")]
     signal: Strike,
+    /// Prints each trial as one JSON object, a line each, instead of the distribution.
+    #[arg(long, requires = "trials")]
+    json: bool,
     /// Loads the cluster from 64 connections for so long and judges whether it stayed calm.
     #[arg(long, value_name = "SECONDS", conflicts_with = "trials")]
     soak: Option<u64>,
@@ -36,7 +39,7 @@ pub(crate) fn run(flags: &DemoFlags) -> ExitCode {
     let result = match *flags {
         DemoFlags { bystander: true, .. } => bystander::stand_by(),
         DemoFlags { soak: Some(seconds), .. } => soak::run(seconds),
-        DemoFlags { trials: Some(count), signal, .. } => trials::run(count, signal),
+        DemoFlags { trials: Some(count), signal, json, .. } => trials::run(count, signal, json),
         _ => quest::play(),
     };
     match result {

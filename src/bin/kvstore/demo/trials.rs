@@ -46,15 +46,32 @@ struct Trial {
     first_commit_ms: f64,
 }
 
-/// Repeats a fail-over and prints the distribution.
+impl Trial {
+    fn to_json(self) -> serde_json::Value {
+        serde_json::json!({
+            "first_write_ms": self.first_write.as_secs_f64() * 1e3,
+            "noticed_ms": self.noticed_ms,
+            "won_ms": self.won_ms,
+            "first_commit_ms": self.first_commit_ms,
+        })
+    }
+}
+
+/// Repeats a fail-over and prints the distribution, or every trial as a line of `json`.
 ///
 /// # Errors
 /// Whatever went wrong in a trial: a trial that fails is no number to leave out.
-pub(super) fn run(count: u32, strike: Strike) -> Result<()> {
+pub(super) fn run(count: u32, strike: Strike, json: bool) -> Result<()> {
     ensure!(count > 0, "--trials 0 measures nothing: ask for at least one");
     let (mut cluster, mesh) = prepare(strike)?;
     for node in 0..NODES {
         cluster.start(node)?;
+    }
+    if json {
+        return (0..count).try_for_each(|_| {
+            println!("{}", try_once(&mut cluster, mesh.as_ref(), strike)?.to_json());
+            Ok(())
+        });
     }
     println!("{}, {count} trials, three nodes, data in {}", strike.as_str(), cluster.directory().display());
     println!("measured from the signal to the first acknowledged write of a connected client");
