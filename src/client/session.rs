@@ -16,7 +16,7 @@
 //! |---|---|
 //! | a redirect that is news (a higher term) | that leader is asked at once |
 //! | a connection breaks, or the leader cannot be dialled | all others are asked at once, and told that this leader is silent |
-//! | the leader is silent for [`LEADER_PATIENCE`] | the same; its late answer is still welcome |
+//! | the leader is silent for [`LEADER_PATIENCE`], or twice as long as it took lately | the same; its late answer is still welcome |
 //! | a node that does not lead is silent for [`PARKED_PATIENCE`], one that reads for [`READ_PATIENCE`] | all others are asked at once |
 //! | every node had its turn | a pause of [`PAUSE_MIN`] to [`PAUSE_MAX`], then a new round |
 //! | no byte moved on a connection for [`GIVE_UP`] after that patience | it is given up, and dialled anew |
@@ -50,8 +50,12 @@ use crate::wire::hello::{MemberAddress, Welcome};
 
 pub use super::roster::LinkId;
 
-/// How long the leader may be silent before others are asked beside it.
+/// How long the leader may be silent before others are asked beside it; longer if twice as long as
+/// it took lately is longer. Asking others is cheap only for a leader that is gone: one that is busy
+/// would get busier with the copies, take longer, and be asked for more of them.
 pub const LEADER_PATIENCE: Duration = Duration::from_millis(100);
+/// The longest patience with a leader, however long it took lately.
+pub const LEADER_PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// The same for another node that was sent what only the leader takes: it may keep it for 150 ms.
 pub const PARKED_PATIENCE: Duration = Duration::from_millis(200);
 /// The same for a read: the node may have to wait for an election to end.
@@ -172,6 +176,8 @@ pub struct Session {
     cluster_time: Option<(ClusterTime, Instant)>,
     /// The highest revision heard of.
     revision: Revision,
+    /// How long writes took lately: a mean in which the last one counts for a quarter.
+    usual: Duration,
     next_request: u64,
     rng: StdRng,
 }
@@ -189,6 +195,7 @@ impl Session {
             closing: Vec::new(),
             cluster_time: None,
             revision: Revision(0),
+            usual: Duration::ZERO,
             next_request: 1,
             rng: StdRng::seed_from_u64(seed),
         }

@@ -13,7 +13,7 @@ impl Session {
         let Response { revision, body, .. } = response;
         match body {
             ResponseBody::Refused(refused) => self.on_refused(now, index, refused),
-            body if settles => self.on_result(index, revision, body),
+            body if settles => self.on_result(now, index, revision, body),
             _ => {
                 let link = self.roster.node(index).link.id().expect("it answered over one");
                 self.on_lost(now, link, "answered what was not asked");
@@ -22,10 +22,13 @@ impl Session {
         }
     }
 
-    fn on_result(&mut self, index: usize, revision: Revision, body: ResponseBody) {
+    fn on_result(&mut self, now: Instant, index: usize, revision: Revision, body: ResponseBody) {
         let pending = self.pending.as_ref().expect("only called while a request is under way");
         if pending.route == Route::Leader {
             self.roster.on_led(index);
+        }
+        if matches!(pending.asked, Asked::Write(_)) {
+            self.usual = (self.usual * 3 + now.since(pending.began)) / 4;
         }
         let known_before = revision <= pending.revision_before || !pending.attempts.perhaps_applied();
         let answer = Answer {

@@ -3,8 +3,8 @@
 use rand::RngExt;
 
 use super::{
-    Action, Asked, BACKUP_PATIENCE, GIVE_UP, LAST_COPY, LEADER_PATIENCE, LinkId, PARKED_PATIENCE, PAUSE_MAX,
-    PAUSE_MIN, Pending, READ_PATIENCE, Session, TRANSFER_PATIENCE,
+    Action, Asked, BACKUP_PATIENCE, GIVE_UP, LAST_COPY, LEADER_PATIENCE, LEADER_PATIENCE_MAX, LinkId,
+    PARKED_PATIENCE, PAUSE_MAX, PAUSE_MIN, Pending, READ_PATIENCE, Session, TRANSFER_PATIENCE,
 };
 use crate::client::attempts::{Attempt, NamedBy};
 use crate::client::error::Identity;
@@ -87,8 +87,9 @@ impl Session {
         let silent_leader = self.roster.silent_leader_for(index, now);
         let leads = self.roster.is_leader(index);
         self.roster.on_asked(index);
+        let usual = self.usual;
         let pending = self.pending_mut();
-        let patient_until = now + pending.patience(leads);
+        let patient_until = now + pending.patience(leads, usual);
         let give_up_at = patient_until + GIVE_UP;
         let attempt = Attempt { request: id, link, patient_until, give_up_at, overdue: false };
         pending.attempts.on_sent(attempt);
@@ -160,7 +161,7 @@ impl Pending {
     }
 
     /// How long a node may be silent before others are asked beside it.
-    fn patience(&self, leads: bool) -> Duration {
+    fn patience(&self, leads: bool, usual: Duration) -> Duration {
         match (self.route, &self.asked) {
             // A snapshot takes as long as it takes, and another node would only take one more.
             (_, Asked::Other(RequestBody::Snapshot | RequestBody::Backup { snapshot: None, .. })) => {
@@ -169,7 +170,7 @@ impl Pending {
             (_, Asked::Other(RequestBody::Backup { .. })) => BACKUP_PATIENCE,
             (Route::Any | Route::Given, _) => READ_PATIENCE,
             (Route::Leader, Asked::Other(RequestBody::Transfer { .. })) if leads => TRANSFER_PATIENCE,
-            (Route::Leader, _) if leads => LEADER_PATIENCE,
+            (Route::Leader, _) if leads => (usual * 2).clamp(LEADER_PATIENCE, LEADER_PATIENCE_MAX),
             (Route::Leader, _) => PARKED_PATIENCE,
         }
     }

@@ -254,6 +254,30 @@ fn silent_leader_is_named_to_the_others_and_its_late_answer_taken() {
 }
 
 #[test]
+fn leader_that_was_slow_lately_is_waited_for_twice_as_long() {
+    let mut script = Script::with_put_at_leader();
+    script.advance(90);
+    script.written(A, 11, false);
+    script.done();
+    // The mean of writes is 22.5 ms now: the least patience still holds.
+    script.put();
+    assert_eq!(script.pull(), "put a seq 2 ack 2, wait 190");
+    script.advance(800);
+    script.written(A, 12, false);
+    script.done();
+    // Now it is 216.9 ms.
+    script.put();
+    assert_eq!(script.pull(), "put a seq 3 ack 3, wait 1323");
+    for sequence in 4..12 {
+        script.written(A, 9 + sequence, false);
+        script.done();
+        script.put();
+        script.pull();
+    }
+    assert_eq!(script.pull(), "wait 990", "answers that come at once make it short again");
+}
+
+#[test]
 fn silent_leader_and_all_others_without_one_are_asked_again_after_a_pause() {
     let mut script = Script::with_put_at_leader();
     script.advance(100);
