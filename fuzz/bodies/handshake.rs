@@ -89,6 +89,7 @@ fn bus(waiting: VecDeque<Scripted>, is_founded: bool) -> MessageBus<Scripted> {
         incarnation: member(OWN).incarnation,
         boot: BootNumber(1),
         advertise: address(OWN).to_string(),
+        restored: None,
     };
     let peers = Peers::new(
         identity,
@@ -177,7 +178,8 @@ fn hello(source: &mut Source<'_>) -> PeerHello {
     };
     let met = (0..source.choice(4)).map(|_| member(u64::from(source.byte() % 5))).collect();
     let advertise = if source.flag() { "10.0.0.1:9000" } else { "" }.to_owned();
-    PeerHello { cluster, node: NodeId(node), incarnation, boot: BootNumber(source.number(4)), advertise, met }
+    let boot = BootNumber(source.number(4));
+    PeerHello { cluster, node: NodeId(node), incarnation, boot, advertise, met, restored: None }
 }
 
 /// What was told so far of nodes and clients.
@@ -199,6 +201,9 @@ impl Heard {
                 let is_known = is_founded && node == NodeId(1);
                 assert!(!is_known || boot >= BootNumber(3), "boot {boot} was seen before");
                 self.linked.insert(node, true);
+            }
+            Inbound::Newcomer(node) => {
+                assert_eq!(self.linked.get(&node), Some(&true), "{node} has no link");
             }
             Inbound::LinkDown(node) => {
                 assert_eq!(self.linked.insert(node, false), Some(true), "{node} had no link");

@@ -57,6 +57,7 @@ impl ByteNode {
             incarnation: recovered.incarnation,
             boot: recovered.boot,
             advertise: address(site),
+            restored: None,
         };
         let mut rng = Rng::new(seed, 8);
         // One list may serve all nodes: the own entry is found out by dialling it.
