@@ -16,6 +16,8 @@ mod files;
 mod inspecting;
 #[path = "wal_recovery/memory.rs"]
 mod memory;
+#[path = "wal_recovery/restores.rs"]
+mod restores;
 #[path = "wal_recovery/script.rs"]
 mod script;
 #[path = "wal_recovery/snapshots.rs"]

@@ -67,7 +67,7 @@ impl Model {
 }
 
 /// What stands for a state: several slices of it.
-fn state_at(index: u64) -> Vec<u8> {
+pub(crate) fn state_at(index: u64) -> Vec<u8> {
     (0..3000 + index * 7).map(|at| (at * index % 251) as u8).collect()
 }
 
@@ -82,7 +82,7 @@ fn open(disk: &SimDisk) -> Result<(Storage<SimDisk>, Recovered), OpenError> {
 }
 
 /// Saves a snapshot slice by slice.
-fn save(storage: &mut Storage<SimDisk>, index: u64, term: Term) -> Result<SnapshotId, WriteError> {
+pub(crate) fn save(storage: &mut Storage<SimDisk>, index: u64, term: Term) -> Result<SnapshotId, WriteError> {
     storage.begin_snapshot(snapshot_of(index, term))?;
     for slice in state_at(index).chunks(1000) {
         storage.write_snapshot(slice)?;
