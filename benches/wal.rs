@@ -42,7 +42,7 @@ impl Log {
         let founding = Configuration::new(ClusterId(1), vec![member]).expect("one member");
         let entry = Entry::new(LogIndex(1), Term::ZERO, ClusterTime::ZERO, Payload::Configuration(founding));
         let hard_state = Some(HardState { term: Term(1), voted_for: None });
-        log.storage.persist(&Batch { hard_state, entries: &[entry], peer_boots: &[] }).expect("a disk");
+        log.storage.persist(&Batch { hard_state, entries: &[entry], peers: &[] }).expect("a disk");
         log.last = LogIndex(1);
         log.storage.prepare_spare(WHOLE_SPARE).expect("a disk");
         log

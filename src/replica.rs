@@ -17,6 +17,8 @@ mod parking;
 mod reads;
 mod requests;
 mod snapshots;
+mod space;
+mod standing;
 mod timers;
 mod writes;
 
@@ -29,7 +31,7 @@ use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Payload};
 use crate::wire::hello::{MemberAddress, Welcome};
-use crate::wire::peer::{Envelope, Message};
+use crate::wire::peer::{Envelope, Message, RoomLevel};
 
 pub use caps::Caps;
 
@@ -39,6 +41,7 @@ use members::Members;
 use parking::{Arrival, Parking};
 use reads::Reads;
 use snapshots::Snapshots;
+use space::Space;
 use timers::{Timer, Timers};
 use writes::Writes;
 
@@ -104,6 +107,7 @@ pub struct Replica<D: Disk> {
 struct Own {
     id: NodeId,
     incarnation: Incarnation,
+    boot: BootNumber,
     fsync: bool,
     started: Instant,
     /// The leader and term for which parked requests were last looked through.
@@ -112,6 +116,8 @@ struct Own {
     spare_unfinished: bool,
     /// Since when this leader's uncommitted log is at its cap, at this commit index.
     full_since: Option<(Instant, LogIndex)>,
+    /// What room its disk has.
+    space: Space,
 }
 
 /// Bytes of the log's next segment that one idle turn prepares.
@@ -147,16 +153,18 @@ impl<D: Disk> Replica<D> {
             own: Own {
                 id: recovered.node,
                 incarnation: recovered.incarnation,
+                boot: recovered.boot,
                 fsync: options.fsync,
                 started: now,
                 leader_seen: (None, Term::ZERO),
                 spare_unfinished: false,
                 full_since: None,
+                space: Space::default(),
             },
             raft: Raft::recover(config, recovered.hard_state, snapshot, recovered.entries, now),
             state,
             storage,
-            members: Members::new(recovered.node, options.address, recovered.peer_boots),
+            members: Members::new(recovered.node, options.address, recovered.peers),
             writes: Writes::default(),
             reads: Reads::default(),
             parking: Parking::default(),
@@ -177,6 +185,7 @@ impl<D: Disk> Replica<D> {
             Message::InstallSnapshotResponse(answer) if self.snapshots.newcomers.contains(&from) => {
                 self.on_newcomer_answer(from, answer);
             }
+            Message::Standing(standing) => self.on_standing(from, &standing),
             message => self.raft.step(now, from, message),
         }
     }
@@ -201,13 +210,14 @@ impl<D: Disk> Replica<D> {
 
     /// There is a link to this member (again).
     pub fn on_link_up(&mut self, now: Instant, peer: NodeId, boot: BootNumber, address: &str) {
-        self.members.on_link_up(peer, boot, address);
+        self.members.on_link_up(peer, boot, address, self.raft.configuration().is_some());
         self.raft.on_link_up(now, peer);
     }
 
     /// The link to this member was lost; a redial will tell whether the member is dead.
     pub fn on_link_down(&mut self, now: Instant, peer: NodeId) {
         self.snapshots.newcomers.remove(&peer);
+        self.members.on_link_down(peer);
         self.raft.on_link_down(now, peer);
     }
 
@@ -276,6 +286,8 @@ impl<D: Disk> Replica<D> {
                     self.raft.tick(now);
                 }
                 Timer::Parked { slot } => self.on_parking_over(slot, key),
+                // Only to wake: whether there is news is looked at in every turn.
+                Timer::Telling => self.timers.telling = None,
                 Timer::Expiry => {
                     self.timers.expiry = None;
                     self.propose_expiry(now);
@@ -314,7 +326,8 @@ impl<D: Disk> Replica<D> {
     /// 4. Send what that allows to promise (votes, acknowledgements, requests for votes). Nobody
     ///    held these messages before.
     /// 5. Apply and answer what that committed, and tell followers of it.
-    /// 6. One slice of snapshots: nobody waits for it, and it waits for nobody.
+    /// 6. What others should know of this node, and one slice of snapshots: nobody waits for either, and
+    ///    they wait for nobody.
     ///
     /// # Errors
     /// A failed write. It is never retried: the process must end.
@@ -337,9 +350,8 @@ impl<D: Disk> Replica<D> {
         let is_vote_news = ready.hard_state.is_some() && !is_planted(Bug::HardStateNotStored);
         let has_news = is_vote_news || !ready.entries.is_empty();
         if has_news {
-            let peer_boots = self.members.take_new_boots();
-            let batch =
-                Batch { hard_state: ready.hard_state, entries: &ready.entries, peer_boots: &peer_boots };
+            let peers = self.members.take_unstored();
+            let batch = Batch { hard_state: ready.hard_state, entries: &ready.entries, peers: &peers };
             self.storage.persist(&batch)?;
         } else if self.may_prepare_spare() {
             self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
@@ -351,6 +363,9 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
+        self.look_at_space(now);
+        self.note_acknowledged();
+        self.tell_standing(now, transport);
         self.work_on_snapshots(now, transport)?;
         self.storage.mark_synced()?;
         self.announce();
@@ -359,9 +374,9 @@ impl<D: Disk> Replica<D> {
         Ok(())
     }
 
-    /// Without a leader the disk is kept free for votes.
+    /// Without a leader the disk is kept free for votes; without room, for the log itself.
     fn may_prepare_spare(&self) -> bool {
-        self.leader().is_some()
+        self.leader().is_some() && self.own.space.level() != RoomLevel::None
     }
 
     /// Applies a bounded number of committed entries, answers who waited for them, and the reads

@@ -48,8 +48,8 @@ number! {
 }
 
 number! {
-    /// How often a data directory has been opened, this time included. Of two links to one node,
-    /// the one with the lower boot number leads to a process that is dead.
+    /// Rises whenever a data directory is opened. Of two links to one node, the one with the lower
+    /// boot number leads to a process that is dead.
     BootNumber
 }
 
@@ -131,10 +131,11 @@ impl From<LogIndex> for Revision {
 }
 
 impl BootNumber {
-    /// The number of the next boot.
+    /// The number of the next boot. `drawn` is random, and some of it makes the step: else a copy of a
+    /// directory would come to the same number as the directory itself, and pass for it.
     #[must_use]
-    pub fn next(self) -> BootNumber {
-        BootNumber(self.0.saturating_add(1))
+    pub fn next(self, drawn: u64) -> BootNumber {
+        BootNumber(self.0.saturating_add(1 + (drawn >> 40)))
     }
 }
 

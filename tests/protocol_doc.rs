@@ -135,7 +135,7 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
         applied: LogIndex(45),
         first_index: LogIndex(1),
         last_index: LogIndex(46),
-        fsync: true,
+        disk: DiskStatus { fsync: true, free_bytes: 3 << 30, reserve_bytes: 100 << 20 },
         version: "0.1.0".to_owned(),
         members: vec![member(2, "h:1")],
         bounds: vec![Bound { name: "parked_requests".to_owned(), used: 0, cap: 4096 }],
@@ -239,6 +239,7 @@ fn each_refusal_code_is_listed_as_definite_or_unknown() {
         Refused::OutcomeForgotten,
         Refused::LeadershipLost,
         Refused::TransferFailed(text()),
+        Refused::NoSpace(text()),
     ];
     let rows: Vec<Vec<&str>> = DOCUMENT
         .lines()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use kvstore::replica::{ClientConnection, Options, Replica, SnapshotOptions, Transport};
-use kvstore::storage::{self, FileDisk, Recovered, Storage};
+use kvstore::storage::{self, Recovered, Storage};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{
     BootNumber, ClientId, ClientName, ClusterId, Incarnation, LogIndex, NodeId, Sequence, Term,
@@ -13,10 +13,17 @@ use kvstore::types::{
 use kvstore::wire::client::{
     Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
-use kvstore::wire::entry::{Configuration, Member};
+use kvstore::wire::entry::{Configuration, Forgotten, Member};
 use kvstore::wire::peer::{Heartbeat, Message};
+use limited_disk::{Free, LimitedDisk};
 use tempfile::TempDir;
 
+#[path = "replica/limited_disk.rs"]
+mod limited_disk;
+#[path = "replica/space.rs"]
+mod space;
+#[path = "replica/standing.rs"]
+mod standing;
 #[path = "replica/snapshots.rs"]
 mod taking_snapshots;
 
@@ -24,7 +31,9 @@ const CLIENT: ClientConnection = ClientConnection(1);
 
 /// Some replicas, the messages between them, and the answers that they gave.
 struct World {
-    nodes: Vec<Option<Replica<FileDisk>>>,
+    nodes: Vec<Option<Replica<LimitedDisk>>>,
+    /// What the nodes are told of their disks.
+    free: Vec<Free>,
     /// Nodes that run, but whose messages are lost, both ways.
     cut_off: BTreeSet<usize>,
     network: Network,
@@ -52,8 +61,14 @@ impl Transport for Network {
     fn flush(&mut self) {}
 }
 
-fn open(directory: &Path, node: usize, now: Instant, snapshots: SnapshotOptions) -> Replica<FileDisk> {
-    open_with(directory, node, now, 64 << 10, snapshots)
+fn open(
+    directory: &Path,
+    node: usize,
+    now: Instant,
+    snapshots: SnapshotOptions,
+    free: Free,
+) -> Replica<LimitedDisk> {
+    open_with(directory, node, now, 64 << 10, (snapshots, free))
 }
 
 fn open_with(
@@ -61,14 +76,16 @@ fn open_with(
     node: usize,
     now: Instant,
     segment_bytes: u64,
-    snapshots: SnapshotOptions,
-) -> Replica<FileDisk> {
+    (snapshots, free): (SnapshotOptions, Free),
+) -> Replica<LimitedDisk> {
     let path: PathBuf = directory.join(node.to_string());
-    let disk = FileDisk::open(&path).unwrap();
+    let disk = LimitedDisk::open(&path, free);
     let id = NodeId(node as u64 + 1);
     let small = storage::Options { segment_bytes, ..storage::Options::default() };
+    // What a directory that exists makes its next boot number of.
+    let drawn = if path.join("0000000001.wal").exists() { now.as_millis() << 40 } else { 0 };
     let (storage, recovered): (_, Recovered) =
-        Storage::open(disk, id, small, Incarnation(id.0 * 11)).unwrap();
+        Storage::open(disk, id, small, Incarnation(id.0 * 11 + drawn)).unwrap();
     let options = Options {
         address: format!("127.0.0.1:{}", 9001 + node),
         heartbeat: Duration::from_millis(30),
@@ -96,9 +113,11 @@ impl World {
     fn founded_with(count: usize, snapshots: SnapshotOptions) -> Self {
         let directory = TempDir::new().unwrap();
         let now = Instant::from_millis(1_000);
-        let nodes = (0..count).map(|node| Some(open(directory.path(), node, now, snapshots))).collect();
+        let free: Vec<Free> = (0..count).map(|_| Free::default()).collect();
+        let start = |node| Some(open(directory.path(), node, now, snapshots, Free::clone(&free[node])));
+        let nodes = (0..count).map(start).collect();
         let (cut_off, network) = (BTreeSet::new(), Network::default());
-        let mut world = Self { nodes, cut_off, network, now, snapshots, directory };
+        let mut world = Self { nodes, free, cut_off, network, now, snapshots, directory };
         let configuration = cluster_of(count as u64);
         world.link_all();
         world.node(0).found(now, configuration.clone());
@@ -109,7 +128,7 @@ impl World {
         world
     }
 
-    fn node(&mut self, node: usize) -> &mut Replica<FileDisk> {
+    fn node(&mut self, node: usize) -> &mut Replica<LimitedDisk> {
         self.nodes[node].as_mut().expect("the node runs")
     }
 
@@ -117,14 +136,27 @@ impl World {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].is_some()).collect()
     }
 
+    /// Links all who run, as the server does: a node is linked to only if it has forgotten nothing.
     fn link_all(&mut self) {
-        let now = self.now;
         for node in self.running() {
             for peer in self.running().into_iter().filter(|peer| *peer != node) {
-                let address = format!("127.0.0.1:{}", 9001 + peer);
-                self.node(node).on_link_up(now, NodeId(peer as u64 + 1), BootNumber(1), &address);
+                let forgotten = self.forgotten(node, peer);
+                assert_eq!(forgotten, None, "node {node} refuses the honest node {peer}");
+                self.link(node, peer);
             }
         }
+    }
+
+    fn link(&mut self, node: usize, peer: usize) {
+        let (now, boot) = (self.now, self.node(peer).reached().boot);
+        let address = format!("127.0.0.1:{}", 9001 + peer);
+        self.node(node).on_link_up(now, NodeId(peer as u64 + 1), boot, &address);
+    }
+
+    /// What `node` sees that `peer` forgot.
+    fn forgotten(&mut self, node: usize, peer: usize) -> Option<Forgotten> {
+        let (boot, last_index) = (self.node(peer).reached().boot, self.node(peer).durable_index());
+        self.node(node).seen(NodeId(peer as u64 + 1)).forgotten_by(boot, last_index)
     }
 
     /// One turn of every node, and delivery, until nothing is left to do at this moment.
@@ -211,8 +243,13 @@ impl World {
     }
 
     fn restart(&mut self, node: usize) {
-        self.nodes[node] = Some(open(self.directory.path(), node, self.now, self.snapshots));
+        self.restart_alone(node);
         self.link_all();
+    }
+
+    fn restart_alone(&mut self, node: usize) {
+        let free = Free::clone(&self.free[node]);
+        self.nodes[node] = Some(open(self.directory.path(), node, self.now, self.snapshots, free));
     }
 }
 
@@ -418,13 +455,14 @@ fn follower_founded_late(segment_bytes: u64) -> (World, Instant) {
     let start = Instant::from_millis(1_000);
     let now = Instant::from_millis(9_000);
     let snapshots = SnapshotOptions::default();
-    let mut replica = open_with(directory.path(), 1, start, segment_bytes, snapshots);
+    let mut replica = open_with(directory.path(), 1, start, segment_bytes, (snapshots, Free::default()));
     for peer in [1, 3] {
         replica.on_link_up(now, NodeId(peer), BootNumber(1), &format!("127.0.0.1:{}", 9000 + peer));
     }
     replica.on_message(now, NodeId(1), Message::Found(cluster_of(3)));
     let nodes = vec![None, Some(replica)];
-    (World { nodes, cut_off: BTreeSet::new(), network: Network::default(), now, snapshots, directory }, now)
+    let (free, cut_off, network) = (Vec::new(), BTreeSet::new(), Network::default());
+    (World { nodes, free, cut_off, network, now, snapshots, directory }, now)
 }
 
 fn heartbeat(term: u64) -> Message {
@@ -438,7 +476,8 @@ fn node_told_of_the_founding_long_after_its_start_leaves_the_founder_time_to_be_
         world.turn(1);
         world.now += Duration::from_millis(1);
     }
-    assert_eq!(world.sent_by(1), [], "it campaigns against the founder");
+    let votes = world.sent_by(1).into_iter().filter(|message| !matches!(message, Message::Standing(_)));
+    assert_eq!(votes.collect::<Vec<_>>(), [], "it campaigns against the founder");
 }
 
 #[test]

@@ -11,10 +11,10 @@ use kvstore::server::config::PeerEntry;
 use kvstore::server::message_bus::{Inbound, MessageBus};
 use kvstore::server::peers::{Identity, Peers};
 use kvstore::time::{Duration, Instant};
-use kvstore::types::{BootNumber, ClusterId, Incarnation, LogIndex, NodeId, Term};
+use kvstore::types::{BootNumber, ClusterId, Incarnation, LogIndex, NodeId, Revision, Term};
 use kvstore::wire::Writer;
 use kvstore::wire::client::{Request, RequestBody};
-use kvstore::wire::entry::{Configuration, Member};
+use kvstore::wire::entry::{Configuration, Member, Reached};
 use kvstore::wire::frame::{self, FrameKind};
 use kvstore::wire::hello::PeerHello;
 use kvstore::wire::peer::{Heartbeat, Message};
@@ -88,6 +88,7 @@ fn bus(waiting: VecDeque<Scripted>, is_founded: bool) -> MessageBus<Scripted> {
         node: NodeId(OWN),
         incarnation: member(OWN).incarnation,
         boot: BootNumber(1),
+        last_index: LogIndex(1),
         advertise: address(OWN).to_string(),
         restored: None,
     };
@@ -96,7 +97,7 @@ fn bus(waiting: VecDeque<Scripted>, is_founded: bool) -> MessageBus<Scripted> {
         Duration::from_millis(30),
         entries.to_vec(),
         is_founded.then_some(configuration),
-        &[(NodeId(1), BootNumber(3))],
+        &[(NodeId(1), Reached { boot: BootNumber(3), ..Reached::default() })],
         [1; 32],
     );
     let admission = Admission::new(Limits { clients: 4, unknown: 4, ..Limits::for_descriptors(1000, 2) });
@@ -178,8 +179,9 @@ fn hello(source: &mut Source<'_>) -> PeerHello {
     };
     let met = (0..source.choice(4)).map(|_| member(u64::from(source.byte() % 5))).collect();
     let advertise = if source.flag() { "10.0.0.1:9000" } else { "" }.to_owned();
-    let boot = BootNumber(source.number(4));
-    PeerHello { cluster, node: NodeId(node), incarnation, boot, advertise, met, restored: None }
+    let (boot, last_index) = (BootNumber(source.number(4)), LogIndex(source.number(4)));
+    let restored = source.flag().then_some(Revision(9));
+    PeerHello { cluster, node: NodeId(node), incarnation, boot, last_index, advertise, met, restored }
 }
 
 /// What was told so far of nodes and clients.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use kvstore::storage::{Batch, Disk, OpenError, Options, Recovered, Storage};
 use kvstore::types::{BootNumber, ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
-use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload};
+use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, Reached};
 
 use super::memory::Memory;
 use super::source::Source;
@@ -44,7 +44,7 @@ pub(crate) fn log_scanner(data: &[u8]) {
             let state = (found.hard_state, found.entries.clone());
             assert!(is_forged || log.states.contains(&state), "never written: {state:?}");
             let (_, again) = Storage::open(disk, NODE, OPTIONS, INCARNATION).expect("what was opened can be");
-            assert_eq!(again, Recovered { boot: found.boot.next(), ..found });
+            assert_eq!(again, Recovered { boot: found.boot.next(INCARNATION.0), ..found });
         }
         Err(
             OpenError::Damaged { .. }
@@ -74,9 +74,9 @@ fn write_log() -> Log {
         let index = LogIndex(entries.len() as u64 + u64::from(turn % 7 != 0));
         let content = Bytes::from(vec![turn as u8; 300 + 37 * (turn as usize % 9)]);
         let entry = Entry::new(index, hard_state.term, ClusterTime(turn), Payload::Command(content));
-        let boots = [(NodeId(1), BootNumber(turn))];
+        let peers = [(NodeId(1), Reached { boot: BootNumber(turn), ..Reached::default() })];
         let batch =
-            Batch { hard_state: Some(hard_state), entries: std::slice::from_ref(&entry), peer_boots: &boots };
+            Batch { hard_state: Some(hard_state), entries: std::slice::from_ref(&entry), peers: &peers };
         storage.persist(&batch).expect("a disk without faults");
         entries.truncate(index.0 as usize - 1);
         entries.push(entry);

@@ -19,7 +19,7 @@
 //! | `Written` | the result | the result |
 //! | `NotLeader`, `NoLeader`, `LeadershipLost` | ask on | ask on |
 //! | `Busy` | ask again after a longer pause | the same |
-//! | `TooLarge`, `Malformed`, `TransferFailed`, `SequenceReused` | that refusal, definite | unknown |
+//! | `TooLarge`, `Malformed`, `TransferFailed`, `NoSpace`, `SequenceReused` | that refusal, definite | unknown |
 //! | `SessionExpired`, own | once: a new session, ask on; then definite | unknown |
 //! | `SessionExpired`, given | unknown | unknown |
 //! | `OutcomeForgotten`, own | that refusal, definite | unknown |
@@ -164,6 +164,7 @@ pub(super) fn judge(
         Refused::TooLarge(message) => definite(Error::TooLarge(message.clone())),
         Refused::Malformed(message) => definite(Error::Malformed(message.clone())),
         Refused::TransferFailed(message) => definite(Error::TransferFailed(message.clone())),
+        Refused::NoSpace(message) => definite(Error::NoSpace(message.clone())),
         Refused::SequenceReused => definite(Error::SequenceReused),
         Refused::SessionExpired if doubt_of_session => unknown(UnknownReason::SessionExpired),
         Refused::SessionExpired if renewed => Verdict::End(Error::SessionExpired),
@@ -194,7 +195,7 @@ mod tests {
         use NamedBy::{Caller, Session};
         let message = String::new;
         // own: no doubt, doubt; given: no doubt, doubt
-        let rows: [(Refused, [&str; 4]); 10] = [
+        let rows: [(Refused, [&str; 4]); 11] = [
             (Refused::NotLeader { term: Term(1), leader: None }, ["ask on"; 4]),
             (Refused::NoLeader, ["ask on"; 4]),
             (Refused::LeadershipLost, ["ask on"; 4]),
@@ -202,6 +203,7 @@ mod tests {
             (Refused::TooLarge(message()), ["definite", "unknown", "definite", "unknown"]),
             (Refused::Malformed(message()), ["definite", "unknown", "definite", "unknown"]),
             (Refused::TransferFailed(message()), ["definite", "unknown", "definite", "unknown"]),
+            (Refused::NoSpace(message()), ["definite", "unknown", "definite", "unknown"]),
             (Refused::SequenceReused, ["definite", "unknown", "definite", "unknown"]),
             (Refused::SessionExpired, ["renew", "unknown", "unknown", "unknown"]),
             (Refused::OutcomeForgotten, ["definite", "unknown", "unknown", "unknown"]),

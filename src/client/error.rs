@@ -39,6 +39,10 @@ pub enum Error {
     /// A cap of the cluster was reached until the deadline.
     #[error("busy: {0}")]
     Busy(String),
+    /// The nodes' disks are nearly full. Whoever runs the nodes can help, and so can deleting keys. It is
+    /// not tried again: that would not make room.
+    #[error("no space: {0}")]
+    NoSpace(String),
     /// A node did not understand the request: the two programs are of different make.
     #[error("refused as malformed: {0}: use a client and a node of the same version")]
     Malformed(String),
@@ -106,6 +110,7 @@ impl Error {
             Error::NoLeader => "no_leader",
             Error::TimedOut => "timed_out",
             Error::Busy(_) => "busy",
+            Error::NoSpace(_) => "no_space",
             Error::Malformed(_) => "malformed",
             Error::SequenceReused => "seq_reused",
             Error::SessionExpired => "session_expired",

@@ -173,6 +173,17 @@ impl StateMachine {
         self.store.len()
     }
 
+    /// About how large a snapshot of this state is, and rather more than less.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> u64 {
+        const ROW_OVERHEAD_BYTES: u64 = 7;
+        const SESSION_OVERHEAD_BYTES: u64 = 160;
+        const FILE_OVERHEAD_BYTES: u64 = 8 << 10;
+        let rows = self.store.bytes() + ROW_OVERHEAD_BYTES * self.store.len() as u64;
+        let sessions = self.sessions.kept_bytes() + SESSION_OVERHEAD_BYTES * self.sessions.count() as u64;
+        FILE_OVERHEAD_BYTES + rows + sessions
+    }
+
     /// The result of a write that was applied, if it is kept: the answer to a resend of it, which
     /// need not go through the log.
     ///

@@ -28,11 +28,12 @@ pub struct Page {
 /// An ordered map from keys to values. A clone costs one reference and is a point in time: no later
 /// change shows in it.
 ///
-/// Invariant: `digest` is the wrapping sum of the hashes of all rows.
+/// Invariants: `digest` is the wrapping sum of the hashes of all rows, `bytes` the sum of their sizes.
 #[derive(Clone, Default)]
 pub(super) struct Store {
     rows: Tree<Row>,
     digest: u64,
+    bytes: u64,
 }
 
 /// A key and its value, of which no part changes.
@@ -55,6 +56,11 @@ impl Store {
         self.digest
     }
 
+    /// Bytes of all keys and values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The value of a key.
     pub(super) fn get(&self, key: &[u8]) -> Option<Bytes> {
         self.rows.get(key).map(Row::value)
@@ -68,8 +74,10 @@ impl Store {
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
         let row = Row::new(key, value);
         self.digest = self.digest.wrapping_add(row.hash());
+        self.bytes += row.bytes.len() as u64;
         if let Some(replaced) = self.rows.insert(row) {
             self.digest = self.digest.wrapping_sub(replaced.hash());
+            self.bytes -= replaced.bytes.len() as u64;
         }
     }
 
@@ -78,6 +86,7 @@ impl Store {
         let removed = self.rows.remove(key);
         if let Some(row) = &removed {
             self.digest = self.digest.wrapping_sub(row.hash());
+            self.bytes -= row.bytes.len() as u64;
         }
         removed.is_some()
     }

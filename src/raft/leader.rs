@@ -258,6 +258,13 @@ impl Leader {
         }
     }
 
+    /// How far each follower has come with what is committed. What it acknowledged beyond, it may yet
+    /// have to give up.
+    pub(super) fn acknowledged(&self, core: &Core) -> impl Iterator<Item = (NodeId, LogIndex)> {
+        let committed = core.log.committed();
+        self.progress.iter().map(move |(id, progress)| (*id, progress.match_index().min(committed)))
+    }
+
     /// The lowest index that a linked follower is known to have, or will have by the snapshot that
     /// is being sent: the entries after it are still wanted.
     pub(super) fn wanted_after(&self, core: &Core) -> LogIndex {

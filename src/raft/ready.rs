@@ -299,6 +299,16 @@ impl Raft {
         std::mem::take(&mut self.core.reads)
     }
 
+    /// How far each follower of this leader is known to have come: durably there, and committed. Empty
+    /// if this node does not lead.
+    #[must_use]
+    pub fn acknowledged(&self) -> Vec<(NodeId, LogIndex)> {
+        match &self.role {
+            Role::Leader(leader) => leader.acknowledged(&self.core).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What people should be told since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.core.events)

@@ -1,39 +1,94 @@
-//! Where the members are, and which boot of each was seen.
+//! Where the members are, and how far each was seen to have come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::{BootNumber, NodeId};
-use crate::wire::entry::Configuration;
+use super::standing::Telling;
+use crate::types::{BootNumber, LogIndex, NodeId};
+use crate::wire::entry::{Configuration, Reached};
 use crate::wire::hello::MemberAddress;
+use crate::wire::peer::Room;
 
 /// What links told of the members. Who they are stands in the configuration alone.
 #[derive(Debug)]
 pub(super) struct Members {
     addresses: BTreeMap<NodeId, String>,
-    boots: BTreeMap<NodeId, BootNumber>,
-    /// Boots that storage has not been told of.
-    new_boots: BTreeMap<NodeId, BootNumber>,
+    reached: BTreeMap<NodeId, Reached>,
+    /// Members whose entry in `reached` storage has not been told of.
+    unstored: BTreeSet<NodeId>,
+    /// And those of which the links have not.
+    unjudged: BTreeSet<NodeId>,
+    /// What room the disks have of those that are linked and told it.
+    rooms: BTreeMap<NodeId, Room>,
+    /// What they were told of this node.
+    pub(super) telling: Telling,
 }
 
 impl Members {
-    /// `boots` as storage recovered them.
-    pub(super) fn new(own: NodeId, own_address: String, boots: Vec<(NodeId, BootNumber)>) -> Self {
+    /// `reached` as storage recovered it.
+    pub(super) fn new(own: NodeId, own_address: String, reached: Vec<(NodeId, Reached)>) -> Self {
         let addresses = BTreeMap::from([(own, own_address)]);
-        Self { addresses, boots: boots.into_iter().collect(), new_boots: BTreeMap::new() }
+        let (unstored, unjudged) = (BTreeSet::new(), BTreeSet::new());
+        let reached = reached.into_iter().collect();
+        let (rooms, telling) = (BTreeMap::new(), Telling::default());
+        Self { addresses, reached, unstored, unjudged, rooms, telling }
     }
 
-    /// Whoever is linked was admitted: it comes with the highest boot of its directory so far. A lower
-    /// one is therefore another directory, as an id may have before the founding.
-    pub(super) fn on_link_up(&mut self, peer: NodeId, boot: BootNumber, address: &str) {
+    /// There is a link to this boot of a member. Before the founding a lower boot is another directory of
+    /// the same id; afterwards it would not have been linked to.
+    pub(super) fn on_link_up(&mut self, peer: NodeId, boot: BootNumber, address: &str, is_founded: bool) {
         self.addresses.insert(peer, address.to_owned());
-        if self.boots.insert(peer, boot) != Some(boot) {
-            self.new_boots.insert(peer, boot);
+        self.telling.on_link_up(peer);
+        if !is_founded && self.reached.get(&peer).is_some_and(|known| boot < known.boot) {
+            self.reached.remove(&peer);
+        }
+        self.on_reached(peer, Reached { boot, ..Reached::default() });
+    }
+
+    /// The link to a member was lost.
+    pub(super) fn on_link_down(&mut self, peer: NodeId) {
+        self.telling.on_link_down(peer);
+        self.rooms.remove(&peer);
+    }
+
+    /// A member tells what room its disk has.
+    pub(super) fn set_room(&mut self, member: NodeId, room: Room) {
+        self.rooms.insert(member, room);
+    }
+
+    /// The room of each linked member that told it.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (NodeId, Room)> {
+        self.rooms.iter().map(|(id, room)| (*id, *room))
+    }
+
+    /// This member has come so far, at least.
+    pub(super) fn on_reached(&mut self, member: NodeId, reached: Reached) {
+        if self.reached.entry(member).or_default().raise_to(reached) {
+            self.unstored.insert(member);
+            self.unjudged.insert(member);
         }
     }
 
-    /// Takes the boots to be stored with the next write.
-    pub(super) fn take_new_boots(&mut self) -> Vec<(NodeId, BootNumber)> {
-        std::mem::take(&mut self.new_boots).into_iter().collect()
+    /// The boot of this member that is linked, or was linked last, has acknowledged so much.
+    pub(super) fn on_acknowledged(&mut self, member: NodeId, index: LogIndex) {
+        let boot = self.reached.get(&member).map_or(BootNumber(0), |reached| reached.boot);
+        self.on_reached(member, Reached { boot, index, ..Reached::default() });
+    }
+
+    /// How far each other member is known to have come, ids ascending.
+    pub(super) fn reached(&self) -> impl Iterator<Item = (NodeId, Reached)> {
+        self.reached.iter().map(|(id, reached)| (*id, *reached))
+    }
+
+    /// Takes what is to be stored with the next write.
+    pub(super) fn take_unstored(&mut self) -> Vec<(NodeId, Reached)> {
+        let ids = std::mem::take(&mut self.unstored);
+        ids.into_iter().map(|id| (id, self.reached[&id])).collect()
+    }
+
+    /// Takes what links are to be judged by from now on.
+    pub(super) fn take_unjudged(&mut self) -> Vec<(NodeId, Reached)> {
+        let ids = std::mem::take(&mut self.unjudged);
+        ids.into_iter().map(|id| (id, self.reached[&id])).collect()
     }
 
     /// Where clients reach a member; `None` until a link to it told.
@@ -62,13 +117,31 @@ impl Members {
 mod tests {
     use super::*;
 
+    fn reached(boot: u64, before: u64, index: u64) -> Reached {
+        Reached { boot: BootNumber(boot), before: LogIndex(before), index: LogIndex(index) }
+    }
+
     #[test]
     fn boot_of_a_directory_that_was_replaced_before_the_founding_is_forgotten() {
         let mut members = Members::new(NodeId(1), "a:1".to_owned(), Vec::new());
-        members.on_link_up(NodeId(2), BootNumber(5), "b:2");
-        members.on_link_up(NodeId(2), BootNumber(1), "b:2");
-        assert_eq!(members.take_new_boots(), [(NodeId(2), BootNumber(1))]);
-        members.on_link_up(NodeId(2), BootNumber(1), "b:2");
-        assert_eq!(members.take_new_boots(), []);
+        members.on_link_up(NodeId(2), BootNumber(5), "b:2", false);
+        members.on_link_up(NodeId(2), BootNumber(1), "b:2", false);
+        assert_eq!(members.take_unstored(), [(NodeId(2), reached(1, 0, 0))]);
+        members.on_link_up(NodeId(2), BootNumber(1), "b:2", false);
+        assert_eq!(members.take_unstored(), []);
+    }
+
+    #[test]
+    fn what_a_member_reached_only_rises_and_is_told_once_to_each() {
+        let mut members = Members::new(NodeId(1), "a:1".to_owned(), vec![(NodeId(2), reached(3, 0, 70))]);
+        members.on_reached(NodeId(2), reached(2, 0, 80));
+        members.on_reached(NodeId(2), reached(3, 0, 60));
+        assert_eq!(members.take_unstored(), [(NodeId(2), reached(3, 80, 80))]);
+        assert_eq!(members.take_unjudged(), [(NodeId(2), reached(3, 80, 80))]);
+        members.on_link_up(NodeId(2), BootNumber(4), "b:2", true);
+        members.on_acknowledged(NodeId(2), LogIndex(90));
+        assert_eq!(members.take_unjudged(), [(NodeId(2), reached(4, 80, 90))]);
+        assert_eq!(members.take_unstored(), [(NodeId(2), reached(4, 80, 90))]);
+        assert_eq!((members.take_unstored(), members.take_unjudged()), (vec![], vec![]));
     }
 }

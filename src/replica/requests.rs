@@ -107,6 +107,9 @@ impl<D: Disk> Replica<D> {
         {
             return self.wait_for(index, &arrival);
         }
+        if let Some(refused) = self.lacks_space(&write.operation) {
+            return self.refuse(arrival.client, arrival.request.id, refused);
+        }
         if let Some(index) = self.propose(now, arrival, &Command::Write(write.clone())) {
             self.writes.on_proposed(index, &write);
         }
@@ -223,7 +226,7 @@ impl<D: Disk> Replica<D> {
             applied: log.applied(),
             first_index: log.first_index(),
             last_index: log.last_index(),
-            fsync: self.own.fsync,
+            disk: self.disk_status(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             members: self.member_addresses(),
             bounds: self.bounds(),

@@ -264,7 +264,9 @@ impl<D: Disk> Replica<D> {
     }
 
     fn is_snapshot_due(&self) -> bool {
-        let is_wanted = self.snapshots.sizes.log_bytes >= self.snapshots.threshold(self.own.id)
+        let log_bytes = self.snapshots.sizes.log_bytes;
+        let is_wanted = log_bytes >= self.snapshots.threshold(self.own.id)
+            || self.would_free_space(log_bytes)
             || self.snapshots.backups.wants_beyond(self.storage.snapshot_id());
         matches!(self.snapshots.work, Work::None) && is_wanted && self.raft.next_snapshot().is_some()
     }
@@ -272,8 +274,7 @@ impl<D: Disk> Replica<D> {
     fn begin_snapshot(&mut self) -> Result<(), WriteError> {
         let Some(snapshot) = self.raft.next_snapshot() else { return Ok(()) };
         let snapshots = &mut self.snapshots;
-        // The state may have grown by the log since the last one.
-        if !self.storage.has_room_for(snapshots.sizes.last_bytes + snapshots.sizes.log_bytes) {
+        if !self.storage.has_room_for(self.state.snapshot_bytes()) {
             snapshots.sizes.retry_bytes = snapshots.sizes.log_bytes + snapshots.options.floor_bytes / 8 + 1;
             log::warn!("no snapshot is taken, the disk is too full for one: the log goes on growing");
             self.refuse_snapshots("the node's disk has no room for a snapshot: free some space");

@@ -17,13 +17,16 @@ pub(super) enum Timer {
     Parked { slot: usize },
     /// The leader proposes to expire sessions.
     Expiry,
+    /// There is news for the other members.
+    Telling,
 }
 
-/// The replica's wheel, the two timers of which there is one each, and cluster time.
+/// The replica's wheel, the three timers of which there is one each, and cluster time.
 pub(super) struct Timers {
     pub(super) wheel: TimerWheel<Timer>,
     pub(super) raft: Option<(TimerKey, Instant)>,
     pub(super) expiry: Option<(TimerKey, Instant)>,
+    pub(super) telling: Option<(TimerKey, Instant)>,
     /// The last proposal to expire sessions is given this long to be applied.
     pub(super) no_expiry_before: Instant,
     /// By which expiry is due.
@@ -33,16 +36,17 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn new(now: Instant) -> Self {
         let (wheel, clock) = (TimerWheel::new(now), ClusterClock::default());
-        Self { wheel, raft: None, expiry: None, no_expiry_before: now, clock }
+        Self { wheel, raft: None, expiry: None, telling: None, no_expiry_before: now, clock }
     }
 
-    /// Keeps one timer for Raft and one for expiry, each at its deadline or before: a deadline that
+    /// Keeps one timer for Raft, one for expiry and one for news, each at its deadline or before: a deadline that
     /// moved later (as with every heartbeat heard) leaves the timer where it is, to fire for
     /// nothing once.
-    pub(super) fn arm(&mut self, raft: Option<Instant>, expiry: Option<Instant>) {
+    pub(super) fn arm(&mut self, raft: Option<Instant>, expiry: Option<Instant>, telling: Option<Instant>) {
         let expiry = expiry.map(|moment| moment.max(self.no_expiry_before));
         arm(&mut self.wheel, &mut self.raft, raft, Timer::Raft);
         arm(&mut self.wheel, &mut self.expiry, expiry, Timer::Expiry);
+        arm(&mut self.wheel, &mut self.telling, telling, Timer::Telling);
     }
 }
 
@@ -79,6 +83,7 @@ impl<D: Disk> Replica<D> {
 
     pub(super) fn arm_timers(&mut self) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
-        self.timers.arm(raft, self.timers.clock.moment_of(self.state.next_expiry()));
+        let expiry = self.timers.clock.moment_of(self.state.next_expiry());
+        self.timers.arm(raft, expiry, self.telling_deadline());
     }
 }

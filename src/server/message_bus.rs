@@ -24,9 +24,9 @@ use crate::net::{self, CloseCause, Connection, ConnectionId, Connections, ReadBu
 use crate::replica::{ClientConnection, Transport};
 use crate::time::{Duration, Instant};
 use crate::timer_wheel::{TimerKey, TimerWheel};
-use crate::types::{BootNumber, NodeId};
+use crate::types::{BootNumber, LogIndex, NodeId};
 use crate::wire::client::{Bound, Request, Response};
-use crate::wire::entry::Configuration;
+use crate::wire::entry::{Configuration, Reached};
 use crate::wire::frame::{Frame, FrameKind, HEADER_BYTES};
 use crate::wire::hello::Welcome;
 use crate::wire::peer::Message;
@@ -260,6 +260,15 @@ impl<S: Socket> MessageBus<S> {
     /// is in no log.
     pub fn set_told_by_snapshot(&mut self, by_snapshot: bool) {
         self.telling.by_snapshot = by_snapshot;
+    }
+
+    /// How far this node's disk has come, and what was seen of other members since the last call.
+    pub fn set_standing(&mut self, last_index: LogIndex, reached: Vec<(NodeId, Reached)>) {
+        self.peers.set_last_index(last_index);
+        for (node, reached) in reached {
+            self.peers.on_reached(node, reached);
+        }
+        self.run_effects();
     }
 
     /// An event names a connection. One that was closed meanwhile is no longer known.

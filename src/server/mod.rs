@@ -138,14 +138,9 @@ impl<D: Disk> Server<D> {
         let mut random = StdRng::from_seed(seed);
         let mut clock = Clock::start();
         let now = clock.now();
-        let identity = Identity {
-            node: recovered.node,
-            incarnation: recovered.incarnation,
-            boot: recovered.boot,
-            advertise: config.advertise.clone(),
-            restored: recovered.restored.as_ref().map(|restored| restored.snapshot.index.into()),
-        };
-        let peer_boots = recovered.peer_boots.clone();
+        let reached = recovered.peers.clone();
+        let (node, incarnation, boot) = (recovered.node, recovered.incarnation, recovered.boot);
+        let restored = recovered.restored.as_ref().map(|restored| restored.snapshot.index.into());
         let replica = Replica::new(replica_options(config, random.random()), storage, recovered, now);
         let configuration = replica.configuration().cloned();
         let (entries, addresses) = entries(config, configuration.as_ref())?;
@@ -153,8 +148,10 @@ impl<D: Disk> Server<D> {
         let world = World::new(clock)?;
         let driver = listen(&world.poll, &config.listen)?;
         let limits = Limits::for_descriptors(raise_descriptor_limit(), entries.len());
-        let peers =
-            Peers::new(identity, config.heartbeat, entries, configuration, &peer_boots, random.random());
+        let last_index = replica.durable_index();
+        let advertise = config.advertise.clone();
+        let identity = Identity { node, incarnation, boot, last_index, advertise, restored };
+        let peers = Peers::new(identity, config.heartbeat, entries, configuration, &reached, random.random());
         let bus = MessageBus::new(driver, peers, addresses, Admission::new(limits), now);
         let node = Node::new(bus, replica, config.heartbeat, now);
         Ok(Self { world, node })

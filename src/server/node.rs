@@ -134,6 +134,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
         {
             self.bus.set_configuration(configuration);
         }
+        self.bus.set_standing(self.replica.durable_index(), self.replica.take_reached());
         self.bus.flush();
         Ok(())
     }

@@ -35,9 +35,9 @@ use super::founding::{Verdict, Waiting};
 use crate::net::ConnectionId;
 use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
-use crate::types::{BootNumber, Incarnation, NodeId, Revision};
+use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision};
 use crate::wire::MAX_MEMBERS;
-use crate::wire::entry::{Configuration, Member};
+use crate::wire::entry::{Configuration, Member, Reached};
 use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
 
 /// Two dials that cross each other end, one way or the other, within this time.
@@ -57,6 +57,8 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// Its boot number.
     pub boot: BootNumber,
+    /// The last index of the log that its disk has.
+    pub last_index: LogIndex,
     /// The `HOST:PORT` at which others reach it.
     pub advertise: String,
     /// The revision of the backup from which its directory was made, until it has founded a cluster.
@@ -106,8 +108,8 @@ pub struct Peers {
     diallers: Vec<Dialler>,
     handshaken: BTreeMap<ConnectionId, Handshaken>,
     links: BTreeMap<NodeId, ConnectionId>,
-    /// The highest boot seen of each member.
-    boots: BTreeMap<Member, BootNumber>,
+    /// How far each member was seen to have come.
+    reached: BTreeMap<Member, Reached>,
     /// Members whose link was lost, and the boot behind it, until it is known what became of it.
     suspects: BTreeMap<NodeId, BootNumber>,
     /// Whom the last announced hello had met.
@@ -135,21 +137,21 @@ impl Handshaken {
 }
 
 impl Peers {
-    /// Takes the entries of the list, and what the log knows: the configuration, and the highest
-    /// boots seen. `seed` is for jitter, and for the cluster's id should this node found it.
+    /// Takes the entries of the list, and what the log knows: the configuration, and how far peers
+    /// were seen to have come. `seed` is for jitter, and for the cluster's id should this node found it.
     #[must_use]
     pub fn new(
         identity: Identity,
         heartbeat: Duration,
         entries: Vec<PeerEntry>,
         configuration: Option<Configuration>,
-        peer_boots: &[(NodeId, BootNumber)],
+        reached: &[(NodeId, Reached)],
         seed: [u8; 32],
     ) -> Self {
-        let boot_of =
-            |(id, boot): &(NodeId, BootNumber)| Some((*configuration.as_ref()?.member(*id)?, *boot));
+        let of_member =
+            |(id, reached): &(NodeId, Reached)| Some((*configuration.as_ref()?.member(*id)?, *reached));
         Self {
-            boots: peer_boots.iter().filter_map(boot_of).collect(),
+            reached: reached.iter().filter_map(of_member).collect(),
             announced: BTreeSet::from([identity.member()]),
             identity,
             heartbeat,
@@ -221,6 +223,7 @@ impl Peers {
             node: self.identity.node,
             incarnation: self.identity.incarnation,
             boot: self.identity.boot,
+            last_index: self.identity.last_index,
             advertise: self.identity.advertise.clone(),
             met: met.into_iter().collect(),
             restored: self.identity.restored.filter(|_| self.configuration.is_none()),
@@ -345,11 +348,28 @@ impl Peers {
             let node = handshaken.hello.node;
             match self.belongs(&handshaken.hello) {
                 Ok(()) => self.choose_link(node),
-                Err(refusal) => self.drop_stranger(connection, node, refusal),
+                Err(refusal) => self.drop_link(connection, node, refusal),
             }
         }
         self.effects.extend(self.handshaken.keys().copied().map(Effect::Hello));
         self.tell_founded();
+    }
+
+    /// The log of this node's disk ends here now.
+    pub fn set_last_index(&mut self, last_index: LogIndex) {
+        self.identity.last_index = last_index;
+    }
+
+    /// A member was seen to have come this far. If it is linked, and its earlier boots had more than it
+    /// came with, it is refused now.
+    pub fn on_reached(&mut self, node: NodeId, reached: Reached) {
+        let member = self.configuration.as_ref().and_then(|configuration| configuration.member(node));
+        let Some(member) = member.copied() else { return };
+        self.reached.entry(member).or_default().raise_to(reached);
+        let Some(connection) = self.links.get(&node).copied() else { return };
+        if let Err(refusal) = self.judge_memory(&self.handshaken[&connection].hello) {
+            self.drop_link(connection, node, refusal);
+        }
     }
 
     /// Tells every linked member of the founding that does not seem to know, also if it was told:
@@ -438,11 +458,11 @@ impl Peers {
         self.effects.push(Effect::Up(node, hello.boot, hello.advertise.clone()));
         let member = self.handshaken[&link].member();
         let boot = hello.boot;
-        self.boots.insert(member, boot);
+        self.reached.entry(member).or_default().raise_to(Reached { boot, ..Reached::default() });
     }
 
-    /// The founding shows that a node which was believed does not belong.
-    fn drop_stranger(&mut self, connection: ConnectionId, node: NodeId, refusal: Refusal) {
+    /// A node that was believed turns out not to belong, or to have been put back from a copy.
+    fn drop_link(&mut self, connection: ConnectionId, node: NodeId, refusal: Refusal) {
         self.handshaken.remove(&connection);
         if self.links.get(&node) == Some(&connection) {
             self.links.remove(&node);

@@ -136,7 +136,8 @@ impl FileDisk {
             Err(TryLockError::WouldBlock) => return Err(locked_error(path)),
             Err(TryLockError::Error(cause)) => return Err(refused(cause)),
         }
-        lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(refused)?;
+        // For people alone. A disk that is full must not keep a node from starting, which may free some.
+        let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
         Ok(Self { path: path.to_owned(), directory, _lock: Some(lock), is_read_only: false })
     }
 

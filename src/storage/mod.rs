@@ -3,7 +3,7 @@
 //! Raft's promises are only as good as its memory: "persistent state on all servers" must be
 //! "updated on stable storage before responding to RPCs" (the paper's Figure 2). Everything of that
 //! kind is a record in one **log**: the directory's identity and boot number, term and vote, the
-//! entries, the boots seen of peers. One turn of the loop makes one record, one write and one sync,
+//! entries, how far peers were seen to come. One turn of the loop makes one record, one write and one sync,
 //! whatever is in it; no second file can disagree with the first.
 //!
 //! The log lies in numbered **segments** of a fixed size (`segment.rs` has their bytes). They are
@@ -59,7 +59,7 @@ use wal::Wal;
 
 use crate::types::{BootNumber, Incarnation, NodeId};
 use crate::wire::DecodeError;
-use crate::wire::entry::{Entry, HardState, Snapshot};
+use crate::wire::entry::{Entry, HardState, Reached, Snapshot};
 
 /// What an operator may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,8 @@ pub struct Recovered {
     pub snapshot: Option<RecoveredSnapshot>,
     /// The log, contiguous from the entry after the snapshot on, or from entry 1.
     pub entries: Vec<Entry>,
-    /// The highest boot seen of each peer, ids ascending.
-    pub peer_boots: Vec<(NodeId, BootNumber)>,
+    /// How far each peer was seen to come, ids ascending.
+    pub peers: Vec<(NodeId, Reached)>,
     /// The backup of which the directory was made, until the node has founded a cluster with it.
     pub restored: Option<RecoveredSnapshot>,
 }
@@ -122,15 +122,15 @@ pub struct Batch<'a> {
     pub hard_state: Option<HardState>,
     /// New entries; the first of them replaces the log from its index on.
     pub entries: &'a [Entry],
-    /// Boots of peers that were seen for the first time.
-    pub peer_boots: &'a [(NodeId, BootNumber)],
+    /// Peers that were seen to have come further.
+    pub peers: &'a [(NodeId, Reached)],
 }
 
 impl Batch<'_> {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hard_state.is_none() && self.entries.is_empty() && self.peer_boots.is_empty()
+        self.hard_state.is_none() && self.entries.is_empty() && self.peers.is_empty()
     }
 }
 
@@ -255,7 +255,8 @@ impl<D: Disk> Storage<D> {
     /// Opens the directory of `node`, creating what is missing, and makes the new boot number, and
     /// all that was recovered, durable.
     ///
-    /// `incarnation` is drawn by the caller and taken only for a new directory. A crash at any
+    /// `incarnation` is drawn by the caller: it is taken for a new directory; of any other it makes the
+    /// step to the new boot number. A crash at any
     /// moment, also during the first boot, leaves what the next call finishes by itself.
     ///
     /// # Errors
@@ -277,10 +278,10 @@ impl<D: Disk> Storage<D> {
             survey.as_mut().map(|survey| (survey.snapshot.take(), std::mem::take(&mut survey.entries)));
         let (snapshot, entries) = found.unwrap_or_default();
         let (wal, durable) = match survey {
-            Some(survey) => recovery::resume(&mut disk, options, survey, spares)?,
+            Some(survey) => recovery::resume(&mut disk, options, survey, spares, incarnation.0)?,
             None => {
                 let mut durable = Durable::new(State::new(node, incarnation));
-                durable.state.boot = durable.state.boot.next();
+                durable.state.boot = durable.state.boot.next(0);
                 (Wal::found(&mut disk, options, &durable, spares)?, durable)
             }
         };
@@ -331,6 +332,12 @@ impl<D: Disk> Storage<D> {
         self.write(|wal, disk, _| wal.prepare_spare(disk, budget_bytes))
     }
 
+    /// The size of the log's segments.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.wal.segment_bytes()
+    }
+
     fn usable(&self) -> Result<(), WriteError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
@@ -348,6 +355,6 @@ impl<D: Disk> Storage<D> {
 
 fn recovered(state: &State, snapshot: Option<RecoveredSnapshot>, entries: Vec<Entry>) -> Recovered {
     let State { node, incarnation, boot, hard_state, .. } = *state;
-    let peer_boots = state.peer_boots.iter().map(|(id, boot)| (*id, *boot)).collect();
-    Recovered { node, incarnation, boot, hard_state, snapshot, entries, peer_boots, restored: None }
+    let peers = state.peers.iter().map(|(id, reached)| (*id, *reached)).collect();
+    Recovered { node, incarnation, boot, hard_state, snapshot, entries, peers, restored: None }
 }

@@ -135,13 +135,14 @@ pub(super) fn survey<D: Disk>(
     survey.join_snapshot(disk)
 }
 
-/// Makes all that was found durable, and this boot's number, and gives the end of the log and
+/// Makes all that was found durable, and this boot's number (of which some is `drawn`), and gives the end of the log and
 /// what it adds up to.
 pub(super) fn resume<D: Disk>(
     disk: &mut D,
     options: Options,
     survey: Survey<D::File>,
     spares: Spares<D::File>,
+    drawn: u64,
 ) -> Result<(Wal<D::File>, Durable), WriteError> {
     let Survey { mut durable, last: Segment { file, header, bytes, scan, .. }, unproven, held, .. } = survey;
     // Names may be known to this kernel, but not yet to the disk.
@@ -158,7 +159,7 @@ pub(super) fn resume<D: Disk>(
         let from = page_floor(record.offset);
         wal.rewrite(disk, from, &bytes[from..scan.end])?;
     }
-    durable.state.boot = durable.state.boot.next();
+    durable.state.boot = durable.state.boot.next(drawn);
     wal.append(disk, &durable, (RecordKind::State, &durable.state.encode()))?;
     wal.mark_synced(disk)?;
     Ok((wal, durable))

@@ -6,7 +6,7 @@
 //! header page, 4096 bytes            record, a multiple of 8 bytes
 //! offset bytes                       offset bytes
 //!    0    8  magic "KVSTLOG\n"          0    4  checksum of this header
-//!    8    4  version, 2                 4    4  checksum of the record before
+//!    8    4  version, 3                 4    4  checksum of the record before
 //!   12    4  zero                       8    8  number, one more than the record before
 //!   16    8  segment number            16    8  synced up to this number
 //!   24    8  bytes of the file         24    4  bytes of payload
@@ -52,7 +52,7 @@ pub(super) const PAGE_BYTES: usize = 4096;
 /// Bytes of a record before its payload.
 pub(super) const RECORD_HEADER_BYTES: usize = 40;
 /// The version of everything in the directory.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"KVSTLOG\n";
 const CHECKSUM_AT: usize = PAGE_BYTES - 4;

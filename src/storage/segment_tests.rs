@@ -22,7 +22,7 @@ fn example_header() -> SegmentHeader {
 fn example_record() -> Bytes {
     let entry = Entry::new(LogIndex(7), Term(5), ClusterTime(1000), Payload::NoOp { leader: NodeId(3) });
     let hard_state = HardState { term: Term(5), voted_for: Some(NodeId(3)) };
-    let batch = Batch { hard_state: Some(hard_state), entries: &[entry], peer_boots: &[] };
+    let batch = Batch { hard_state: Some(hard_state), entries: &[entry], peers: &[] };
     let link = Link { previous: 0xAABB_CCDD, number: 9, synced_upto: 8 };
     let mut out = Writer::new();
     put_record(&mut out, (example_header().salt(), 4184), link, RecordKind::Batch, &encode_batch(&batch));

@@ -6,7 +6,7 @@
 //! header page, 4096 bytes            chunk, and end
 //! offset bytes                       offset bytes
 //!    0    8  magic "KVSTSNP\n"          0    4  bytes of payload, 0 in the end
-//!    8    4  version, 2                 4    4  checksum
+//!    8    4  version, 3                 4    4  checksum
 //!   12    4  zero                       8    n  payload
 //!   16    8  index of the last entry
 //!   24    8  its term

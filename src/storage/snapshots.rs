@@ -257,11 +257,24 @@ impl<D: Disk> Storage<D> {
         Ok(bytes.into())
     }
 
-    /// Whether a snapshot of about so many bytes fits on the disk, with two segments besides. A
+    /// Whether a snapshot of about so many bytes fits on the disk, and one more segment of the log. A
     /// disk that does not say is believed to have room.
     pub fn has_room_for(&mut self, bytes: u64) -> bool {
-        let reserve = 2 * self.wal.segment_bytes();
-        self.disk.free_space().map_or(true, |free| free >= bytes.saturating_add(reserve))
+        let needed_bytes = self.reserve_bytes(bytes, 1);
+        self.free_bytes().is_none_or(|free| free >= needed_bytes)
+    }
+
+    /// Bytes that can still be stored on the disk, if it says so.
+    pub fn free_bytes(&mut self) -> Option<u64> {
+        self.disk.free_space().ok()
+    }
+
+    /// What a snapshot of so many bytes and so many more segments will take: spares that are ready
+    /// take nothing any more.
+    #[must_use]
+    pub fn reserve_bytes(&self, snapshot_bytes: u64, segments: u64) -> u64 {
+        let missing = segments.saturating_sub(self.wal.spares_ready());
+        snapshot_bytes.saturating_add(missing * self.wal.segment_bytes())
     }
 
     fn begin_draft(&mut self, content: Content) -> Result<(), WriteError> {

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use super::Batch;
 use super::snapshots::is_replaced;
 use crate::types::{BootNumber, ClusterId, Incarnation, LogIndex, NodeId, Term};
-use crate::wire::entry::{Entry, HardState, MAX_ENTRY_BYTES, Payload, SnapshotId};
+use crate::wire::entry::{Entry, HardState, MAX_ENTRY_BYTES, Payload, Reached, SnapshotId};
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// All that is durable but the entries.
 ///
 /// ```text
-/// node u64 | incarnation u64 | boot u64 | hard state | list of (node u64, boot u64)
+/// node u64 | incarnation u64 | boot u64 | hard state | list of (node u64, reached)
 ///   | last index u64 | last term u64 | optional id of the snapshot
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(super) struct State {
     pub(super) boot: BootNumber,
     /// "Persistent state on all servers" (the paper's Figure 2), but for the log itself.
     pub(super) hard_state: HardState,
-    /// The highest boot seen of each peer.
-    pub(super) peer_boots: BTreeMap<NodeId, BootNumber>,
+    /// How far each peer was seen to come.
+    pub(super) peers: BTreeMap<NodeId, Reached>,
     /// Index and term of the log's last entry, of the snapshot's if there is none after it. By this
     /// the records that follow are understood where all before them were released.
     pub(super) last: (LogIndex, Term),
@@ -38,9 +38,9 @@ pub(super) struct State {
 impl State {
     /// The state of a directory that was never opened.
     pub(super) fn new(node: NodeId, incarnation: Incarnation) -> Self {
-        let (hard_state, peer_boots) = (HardState::default(), BTreeMap::new());
+        let (hard_state, peers) = (HardState::default(), BTreeMap::new());
         let last = (LogIndex::ZERO, Term::ZERO);
-        Self { node, incarnation, boot: BootNumber(0), hard_state, peer_boots, last, snapshot: None }
+        Self { node, incarnation, boot: BootNumber(0), hard_state, peers, last, snapshot: None }
     }
 
     /// The payload of a state record.
@@ -50,7 +50,7 @@ impl State {
         out.u64(self.incarnation.0);
         out.u64(self.boot.0);
         self.hard_state.encode(&mut out);
-        out.list(self.peer_boots.iter(), |out, (id, boot)| put_boot(out, *id, *boot));
+        out.list(self.peers.iter(), |out, (id, reached)| put_peer(out, *id, *reached));
         out.u64(self.last.0.0);
         out.u64(self.last.1.0);
         out.option(self.snapshot, |out, snapshot| snapshot.encode(out));
@@ -63,41 +63,40 @@ impl State {
         let (node, incarnation) = (NodeId(bytes.u64()?), Incarnation(bytes.u64()?));
         let boot = BootNumber(bytes.u64()?);
         let hard_state = HardState::decode(&mut bytes)?;
-        let peer_boots = bytes.list(take_boot)?.into_iter().collect();
+        let peers = bytes.list(take_peer)?.into_iter().collect();
         let last = (LogIndex(bytes.u64()?), Term(bytes.u64()?));
         let snapshot = bytes.option("snapshot", SnapshotId::decode)?;
         bytes.finish()?;
-        Ok(Self { node, incarnation, boot, hard_state, peer_boots, last, snapshot })
+        Ok(Self { node, incarnation, boot, hard_state, peers, last, snapshot })
     }
 
     /// Takes over what a batch changes.
     pub(super) fn apply(&mut self, batch: &Batch<'_>) {
         self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
-        for (id, boot) in batch.peer_boots {
-            let known = self.peer_boots.entry(*id).or_default();
-            *known = (*known).max(*boot);
+        for (id, reached) in batch.peers {
+            self.peers.entry(*id).or_default().raise_to(*reached);
         }
     }
 }
 
-fn put_boot(out: &mut Writer, id: NodeId, boot: BootNumber) {
+fn put_peer(out: &mut Writer, id: NodeId, reached: Reached) {
     out.u64(id.0);
-    out.u64(boot.0);
+    reached.encode(out);
 }
 
-fn take_boot(bytes: &mut Reader) -> Result<(NodeId, BootNumber), DecodeError> {
-    Ok((NodeId(bytes.u64()?), BootNumber(bytes.u64()?)))
+fn take_peer(bytes: &mut Reader) -> Result<(NodeId, Reached), DecodeError> {
+    Ok((NodeId(bytes.u64()?), Reached::decode(bytes)?))
 }
 
 /// The payload of a batch record, as it is read.
 ///
 /// ```text
-/// optional hard state | list of (node u64, boot u64) | list of entries, each a byte string
+/// optional hard state | list of (node u64, reached) | list of entries, each a byte string
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredBatch {
     hard_state: Option<HardState>,
-    peer_boots: Vec<(NodeId, BootNumber)>,
+    peers: Vec<(NodeId, Reached)>,
     entries: Vec<Entry>,
 }
 
@@ -106,16 +105,16 @@ impl StoredBatch {
     pub(super) fn decode(payload: Bytes) -> Result<Self, DecodeError> {
         let mut bytes = Reader::new(payload);
         let hard_state = bytes.option("hard state", HardState::decode)?;
-        let peer_boots = bytes.list(take_boot)?;
+        let peers = bytes.list(take_peer)?;
         let entries = bytes.list(|bytes| Entry::decode(bytes.byte_string("entry", MAX_ENTRY_BYTES)?))?;
         bytes.finish()?;
-        Ok(Self { hard_state, peer_boots, entries })
+        Ok(Self { hard_state, peers, entries })
     }
 
     /// The same as it was written.
     pub(super) fn as_batch(&self) -> Batch<'_> {
-        let Self { hard_state, peer_boots, entries } = self;
-        Batch { hard_state: *hard_state, entries, peer_boots }
+        let Self { hard_state, peers, entries } = self;
+        Batch { hard_state: *hard_state, entries, peers }
     }
 
     /// Its entries.
@@ -147,9 +146,9 @@ pub(super) fn decode_snapshot(payload: Bytes) -> Result<(SnapshotId, bool), Deco
 /// The payload of a batch record.
 pub(super) fn encode_batch(batch: &Batch<'_>) -> Bytes {
     let entries: usize = batch.entries.iter().map(|entry| 4 + entry.encoded().len()).sum();
-    let mut out = Writer::with_capacity(64 + 16 * batch.peer_boots.len() + entries);
+    let mut out = Writer::with_capacity(64 + 24 * batch.peers.len() + entries);
     out.option(batch.hard_state, |out, hard_state| hard_state.encode(out));
-    out.list(batch.peer_boots.iter(), |out, (id, boot)| put_boot(out, *id, *boot));
+    out.list(batch.peers.iter(), |out, (id, reached)| put_peer(out, *id, *reached));
     out.list(batch.entries.iter(), |out, entry| out.byte_string(entry.encoded()));
     out.into_bytes()
 }

@@ -5,12 +5,16 @@ fn entry(index: u64, term: u64) -> Entry {
     Entry::new(LogIndex(index), Term(term), ClusterTime(0), Payload::Command(Bytes::from_static(b"x")))
 }
 
+fn reached(boot: u64, index: u64) -> Reached {
+    Reached { boot: BootNumber(boot), index: LogIndex(index), before: LogIndex(0) }
+}
+
 #[test]
 fn state_decodes_to_itself() {
     let mut state = State::new(NodeId(3), Incarnation(9));
     state.boot = BootNumber(4);
     state.hard_state = HardState { term: Term(7), voted_for: Some(NodeId(0)) };
-    state.peer_boots = [(NodeId(1), BootNumber(2)), (NodeId(2), BootNumber(8))].into();
+    state.peers = [(NodeId(1), reached(2, 70)), (NodeId(2), reached(8, 0))].into();
     for snapshot in [None, Some(SnapshotId { index: LogIndex(3), term: Term(2), bytes: 9, checksum: 1 })] {
         state.last = (LogIndex(6), Term(5));
         state.snapshot = snapshot;
@@ -24,11 +28,11 @@ fn state_decodes_to_itself() {
 fn batch_decodes_to_itself_with_its_entries_as_they_were_encoded() {
     let entries = [entry(4, 2), entry(5, 2)];
     let hard_state = Some(HardState { term: Term(2), voted_for: None });
-    let batch = Batch { hard_state, entries: &entries, peer_boots: &[(NodeId(1), BootNumber(2))] };
+    let batch = Batch { hard_state, entries: &entries, peers: &[(NodeId(1), reached(2, 5))] };
     let payload = encode_batch(&batch);
     let stored = StoredBatch::decode(payload.clone()).unwrap();
     assert_eq!(stored.as_batch().hard_state, hard_state);
-    assert_eq!(stored.as_batch().peer_boots, batch.peer_boots);
+    assert_eq!(stored.as_batch().peers, batch.peers);
     assert_eq!(encode_batch(&stored.as_batch()), payload);
     assert_eq!(stored.into_entries(), entries);
 }
@@ -43,12 +47,13 @@ fn batch_cut_short_anywhere_is_an_error() {
 }
 
 #[test]
-fn state_keeps_the_highest_boot_of_each_peer() {
+fn state_keeps_the_furthest_that_each_peer_was_seen_to_come() {
     let mut state = State::new(NodeId(3), Incarnation(9));
-    for boot in [2, 5, 3] {
-        state.apply(&Batch { peer_boots: &[(NodeId(1), BootNumber(boot))], ..Batch::default() });
+    for (boot, index) in [(2, 40), (5, 30), (3, 60)] {
+        state.apply(&Batch { peers: &[(NodeId(1), reached(boot, index))], ..Batch::default() });
     }
-    assert_eq!(state.peer_boots, [(NodeId(1), BootNumber(5))].into());
+    let before = LogIndex(60); // it was boot 3
+    assert_eq!(state.peers, [(NodeId(1), Reached { before, ..reached(5, 60) })].into());
 }
 
 #[test]

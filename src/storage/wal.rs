@@ -199,6 +199,12 @@ impl<F> Wal<F> {
         self.options.segment_bytes
     }
 
+    /// How many spares are ready to be the next segment.
+    pub(super) fn spares_ready(&self) -> u64 {
+        let fresh = matches!(self.spares.fresh, Spare::Ready { .. });
+        self.spares.recycled.len() as u64 + u64::from(fresh)
+    }
+
     /// Releases the oldest segment if no entry above `upto` can lie in it: all of those were
     /// written when the next one had begun. It becomes a spare, or is removed; durably, before
     /// this returns. Gives whether there was one.
@@ -486,5 +492,9 @@ pub(super) fn rename<D: Disk>(
 
 /// The error that ends the process.
 pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, cause: &io::Error) -> WriteError {
-    WriteError { action, path: disk.path_of(name), cause: cause.to_string() }
+    let cure = match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (free some space first)",
+        _ => "",
+    };
+    WriteError { action, path: disk.path_of(name), cause: format!("{cause}{cure}") }
 }

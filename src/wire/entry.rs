@@ -6,13 +6,14 @@
 //!   type 1  configuration  cluster u128 | list of (id u64, incarnation u64), ids ascending
 //!   type 2  command        the rest of the entry, opaque here (see client::Command)
 //! id of a snapshot: index u64 | term u64 | bytes u64 | checksum u32
+//! reached: boot u64 | index before it u64 | index u64
 //! ```
 
 use bytes::Bytes;
 
 use super::codec::{DecodeError, Reader, Writer};
 use super::{MAX_CLIENT_FRAME_BYTES, MAX_MEMBERS};
-use crate::types::{ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
+use crate::types::{BootNumber, ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
 
 /// The largest encoded entry, in bytes.
 pub const MAX_ENTRY_BYTES: usize = MAX_CLIENT_FRAME_BYTES as usize;
@@ -154,6 +155,75 @@ impl SnapshotId {
     pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
         let (index, term) = (LogIndex(bytes.u64()?), Term(bytes.u64()?));
         Ok(Self { index, term, bytes: bytes.u64()?, checksum: bytes.u32()? })
+    }
+}
+
+/// How far a node was seen to come. None of it ever falls, whatever crashes and elections do: an
+/// entry that is durable on a node and committed stays there for good. A node that comes back
+/// with less has lost promises on which others rely.
+///
+/// Invariant: `before` <= `index`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The highest boot of its directory.
+    pub boot: BootNumber,
+    /// Boots before that one had the log up to here on disk, and all of that was committed.
+    pub before: LogIndex,
+    /// So had that boot, or one before.
+    pub index: LogIndex,
+}
+
+/// What shows that a directory was put back from an old copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// A later boot was seen.
+    Boot(BootNumber),
+    /// An earlier boot had the log up to this index.
+    Index(LogIndex),
+}
+
+impl Reached {
+    /// Takes over what `other` has seen, of the same node. Whether any of it is news.
+    pub fn raise_to(&mut self, other: Reached) -> bool {
+        let old = *self;
+        self.boot = old.boot.max(other.boot);
+        self.before = [old, other].map(|seen| seen.floor(self.boot)).into_iter().max().unwrap_or_default();
+        self.index = old.index.max(other.index);
+        *self != old
+    }
+
+    /// Whether a node forgot something that introduces itself with this boot and the last index of
+    /// its log on disk. Of what its own boot has reached nothing follows: it goes on while its words are
+    /// under way.
+    #[must_use]
+    pub fn forgotten_by(&self, boot: BootNumber, last_index: LogIndex) -> Option<Forgotten> {
+        let floor = self.floor(boot);
+        match boot < self.boot {
+            true => Some(Forgotten::Boot(self.boot)),
+            false => (last_index < floor).then_some(Forgotten::Index(floor)),
+        }
+    }
+
+    /// What boots before this one, which is not below `self.boot`, had reached.
+    fn floor(&self, boot: BootNumber) -> LogIndex {
+        if self.boot < boot { self.index } else { self.before }
+    }
+
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.boot.0);
+        out.u64(self.before.0);
+        out.u64(self.index.0);
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        let (boot, before) = (BootNumber(bytes.u64()?), LogIndex(bytes.u64()?));
+        let index = LogIndex(bytes.u64()?);
+        if before > index {
+            return Err(DecodeError::Invalid("index that was reached"));
+        }
+        Ok(Self { boot, before, index })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The first frame in each direction of a connection: who is there.
 //!
 //! ```text
-//! PeerHello    cluster option u128 | node u64 | incarnation u64 | boot u64 | advertise string
-//!              | met: list of (id u64, incarnation u64) | restored option u64
+//! PeerHello    cluster option u128 | node u64 | incarnation u64 | boot u64 | last index u64
+//!              | advertise string | met: list of (id u64, incarnation u64) | restored option u64
 //! ClientHello  empty
 //! Welcome      cluster option u128 | node u64 | cluster time u64 | revision u64 | term u64
 //!              | leader option u64 | list of (id u64, address string)
@@ -12,7 +12,7 @@
 use super::codec::{DecodeError, Reader, Writer};
 use super::entry::Member;
 use super::{MAX_ADDRESS_BYTES, MAX_MEMBERS};
-use crate::types::{BootNumber, ClusterId, ClusterTime, Incarnation, NodeId, Revision, Term};
+use crate::types::{BootNumber, ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Revision, Term};
 
 /// A node introduces itself to another; the one that was dialled answers with its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct PeerHello {
     pub incarnation: Incarnation,
     /// Which boot of that directory this is.
     pub boot: BootNumber,
+    /// The last index of the log that its disk has. It may fall, but never below what is committed.
+    pub last_index: LogIndex,
     /// The `HOST:PORT` at which clients reach the sender.
     pub advertise: String,
     /// Before the founding: every node met so far, the sender included, ids ascending.
@@ -41,6 +43,7 @@ impl PeerHello {
         out.u64(self.node.0);
         out.u64(self.incarnation.0);
         out.u64(self.boot.0);
+        out.u64(self.last_index.0);
         out.byte_string(self.advertise.as_bytes());
         out.list(self.met.iter(), |out, member| member.encode(out));
         out.option(self.restored, |out, revision| out.u64(revision.0));
@@ -53,6 +56,7 @@ impl PeerHello {
             node: NodeId(bytes.u64()?),
             incarnation: Incarnation(bytes.u64()?),
             boot: BootNumber(bytes.u64()?),
+            last_index: LogIndex(bytes.u64()?),
             advertise: bytes.string("address", MAX_ADDRESS_BYTES)?,
             met: bytes.list(Member::decode)?,
             restored: bytes.option("restored", |bytes| bytes.u64().map(Revision))?,
@@ -166,6 +170,8 @@ pub enum RefusalReason {
     Busy = 7,
     /// The lists of the two nodes contradict each other.
     Contradiction = 8,
+    /// The other end's log ends before what its disk had: a copy put back.
+    OldCopy = 9,
 }
 
 /// The last frame before a close, for the log on the other side.
@@ -190,11 +196,21 @@ impl Refusal {
     /// Takes the encoding.
     pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
         use RefusalReason::{
-            Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, OldBoot, Stranger, WrongCluster,
+            Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, OldBoot, OldCopy, Stranger,
+            WrongCluster,
         };
         let tag = bytes.u8()?;
-        let reasons =
-            [Malformed, FrameTooLarge, WrongCluster, DuplicateId, Stranger, OldBoot, Busy, Contradiction];
+        let reasons = [
+            Malformed,
+            FrameTooLarge,
+            WrongCluster,
+            DuplicateId,
+            Stranger,
+            OldBoot,
+            Busy,
+            Contradiction,
+            OldCopy,
+        ];
         let reason = reasons.into_iter().find(|reason| *reason as u8 == tag);
         let reason = reason.ok_or(DecodeError::UnknownTag { what: "refusal reason", tag })?;
         Ok(Self { reason, message: bytes.string("refusal message", Self::MAX_MESSAGE_BYTES)? })

@@ -14,6 +14,9 @@
 //! | ReadIndex | follower | leader | ReadIndexResponse, when a round has confirmed it |
 //! | TimeoutNow | leader | one follower | its RequestVote |
 //! | Found | a founded node | one that is not | - |
+//! | Standing | every member | every other | - |
+
+mod standing;
 
 use bytes::Bytes;
 
@@ -21,6 +24,8 @@ use super::MAX_SNAPSHOT_CHUNK_BYTES;
 use super::codec::{DecodeError, Reader, Writer};
 use super::entry::{Configuration, Entry, MAX_ENTRY_BYTES, SnapshotId};
 use crate::types::{LogIndex, NodeId, Term};
+
+pub use standing::{Room, RoomLevel, Standing};
 
 /// A message from one member to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub enum Message {
     InstallSnapshotResponse(InstallSnapshotResponse),
     /// The founding of the cluster, told to a member that does not know of it yet.
     Found(Configuration),
+    /// How a member stands, and how far it saw others come. No answer to anybody depends on it.
+    Standing(Standing),
 }
 
 /// Fields of PreVote.
@@ -235,11 +242,11 @@ pub enum InstallResult {
 
 impl Message {
     /// The sender's term as the paper's "All Servers" rule means it: none for a pre-vote, which
-    /// claims a term that nobody has yet, and for the founding.
+    /// claims a term that nobody has yet, and for what has nothing to do with terms.
     #[must_use]
     pub fn term(&self) -> Option<Term> {
         match self {
-            Message::PreVote(_) | Message::Found(_) => None,
+            Message::PreVote(_) | Message::Found(_) | Message::Standing(_) => None,
             Message::PreVoteResponse(m) if m.vote_granted => None,
             Message::PreVoteResponse(m) => Some(m.term),
             Message::RequestVote(m) => Some(m.term),
@@ -279,6 +286,7 @@ impl Message {
             }
             Message::InstallSnapshot(m) => m.encode(out),
             Message::InstallSnapshotResponse(m) => m.encode(out),
+            Message::Standing(m) => m.encode(out),
         }
     }
 
@@ -311,6 +319,7 @@ impl Message {
             12 => Message::Found(Configuration::decode(&mut bytes)?),
             13 => Message::InstallSnapshot(InstallSnapshot::decode(&mut bytes)?),
             14 => Message::InstallSnapshotResponse(InstallSnapshotResponse::decode(&mut bytes)?),
+            15 => Message::Standing(Standing::decode(&mut bytes)?),
             tag => return Err(DecodeError::UnknownTag { what: "message type", tag }),
         };
         bytes.finish()?;

@@ -11,8 +11,8 @@ use std::thread;
 use bytes::Bytes;
 use kvstore::types::{ClientId, ClusterId, ClusterTime, LogIndex, NodeId, Revision, Sequence, Term};
 use kvstore::wire::client::{
-    NodeStatus, Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, RoleName,
-    SessionInfo,
+    DiskStatus, NodeStatus, Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody,
+    RoleName, SessionInfo,
 };
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
 use kvstore::wire::hello::{MemberAddress, Welcome};
@@ -280,7 +280,7 @@ impl Store {
             applied: LogIndex(11),
             first_index: LogIndex(1),
             last_index: LogIndex(13),
-            fsync: true,
+            disk: DiskStatus { fsync: true, free_bytes: 3 << 30, reserve_bytes: 1 << 20 },
             version: "0.1.0".into(),
             members: self.members.clone(),
             bounds: Vec::new(),

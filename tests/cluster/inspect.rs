@@ -133,7 +133,9 @@ fn inspect_shows_entries_sessions_and_where_the_log_ends() -> Result<()> {
     let cluster = killed()?;
     let tables = inspect(&cluster.data(0), &["--entries", "3..4"])?;
     ensure!(tables.status == 0, "{tables:?}");
-    for words in ["\"key1\" = \"value1\"", "job", "live", "would start as node 1, boot 2, at index "] {
+    for words in
+        ["\"key1\" = \"value1\"", "job", "live", "would start as node 1, with a boot above 1, at index "]
+    {
         ensure!(tables.text().contains(words), "{words:?} is not in\n{}", tables.text());
     }
     ensure!(!tables.text().contains("key3"), "entries that were not asked for:\n{}", tables.text());

@@ -56,6 +56,7 @@ impl ByteNode {
             node: recovered.node,
             incarnation: recovered.incarnation,
             boot: recovered.boot,
+            last_index: replica.durable_index(),
             advertise: address(site),
             restored: None,
         };
@@ -68,7 +69,7 @@ impl ByteNode {
         let configuration = replica.configuration().cloned();
         let seed = std::array::from_fn(|_| rng.u64() as u8);
         let entries = entries.collect();
-        let peers = Peers::new(identity, heartbeat, entries, configuration, &recovered.peer_boots, seed);
+        let peers = Peers::new(identity, heartbeat, entries, configuration, &recovered.peers, seed);
         let driver = Driver::new(pipes.clone(), site);
         let bus = MessageBus::new(driver, peers, addresses, Admission::new(limits), now);
         Self { node: Node::new(bus, replica, heartbeat, now), pipes, site, is_interrupted: false }

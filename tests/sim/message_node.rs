@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use kvstore::replica::{ClientConnection, Replica, Transport};
 use kvstore::time::{Duration, Instant};
-use kvstore::types::{BootNumber, NodeId};
+use kvstore::types::{BootNumber, LogIndex, NodeId};
 use kvstore::wire::client::{Request, Response};
 use kvstore::wire::entry::Configuration;
 use kvstore::wire::peer::Message;
@@ -26,7 +26,7 @@ pub(crate) enum Input {
     /// A message of a node.
     Peer { from: usize, connection: Connection, bytes: Bytes },
     /// Two processes have shaken hands.
-    LinkUp { peer: usize, connection: Connection, boot: BootNumber, is_founded: bool },
+    LinkUp { peer: usize, connection: Connection, boot: BootNumber, last_index: LogIndex, is_founded: bool },
     /// A connection to a node is gone.
     LinkDown { peer: usize, connection: Connection },
     /// A dial was refused: the process that it meant is dead.
@@ -111,7 +111,8 @@ impl MessageNode {
                     self.replica.on_message(now, id_of(from), message);
                 }
             }
-            Input::LinkUp { peer, connection, boot, is_founded } => {
+            Input::LinkUp { peer, connection, boot, last_index, is_founded } => {
+                self.assert_admitted(peer, boot, last_index);
                 let link = LinkEnd { connection, boot, is_founded, told_at: None };
                 self.on_link_up(now, peer, link);
             }
@@ -160,6 +161,16 @@ impl MessageNode {
         }
         self.links.insert(peer, link);
         self.replica.on_link_up(now, id_of(peer), boot, &address(peer));
+    }
+
+    /// The server judges by this whether a node was put back from an old copy. None ever is here. (Words of
+    /// a process whose next boot is known already come too late to matter.)
+    fn assert_admitted(&self, peer: usize, boot: BootNumber, last_index: LogIndex) {
+        let seen = self.replica.seen(id_of(peer));
+        if seen.boot <= boot {
+            let forgotten = seen.forgotten_by(boot, last_index);
+            assert_eq!(forgotten, None, "an honest node is refused: {seen:?}, boot {boot}, {last_index}");
+        }
     }
 
     fn note_unread(&mut self, now: Instant) {

@@ -9,7 +9,7 @@ use super::plan::Fault;
 use super::transfers::SnapshotCounts;
 
 /// How many types of messages there are between nodes.
-const MESSAGE_TYPES: usize = 14;
+const MESSAGE_TYPES: usize = 15;
 
 /// Counts over one run or many.
 #[derive(Clone, Debug, Default)]

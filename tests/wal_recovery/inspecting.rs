@@ -26,7 +26,7 @@ pub(crate) fn agree(inspection: &Inspection, opened: Result<&Recovered, &OpenErr
             None => assert_eq!(recovered.boot, BootNumber(1), "a new directory"),
             Some(said) => {
                 let mut said = said.clone();
-                said.boot = said.boot.next();
+                said.boot = said.boot.next(0);
                 assert_eq!(said, *recovered);
             }
         },

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use kvstore::storage::{Batch, OpenError, Options, Recovered, Storage};
 use kvstore::types::{BootNumber, ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
-use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload};
+use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, Reached};
 use rand::rngs::Xoshiro256PlusPlus as Rng;
 use rand::{RngExt, SeedableRng};
 
@@ -22,12 +22,12 @@ pub(crate) const SMALL: Options = Options { segment_bytes: 16 << 10, sync: true 
 pub(crate) struct Turn {
     pub(crate) hard_state: Option<HardState>,
     pub(crate) entries: Vec<Entry>,
-    pub(crate) peer_boots: Vec<(NodeId, BootNumber)>,
+    pub(crate) peers: Vec<(NodeId, Reached)>,
 }
 
 impl Turn {
     pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch { hard_state: self.hard_state, entries: &self.entries, peer_boots: &self.peer_boots }
+        Batch { hard_state: self.hard_state, entries: &self.entries, peers: &self.peers }
     }
 }
 
@@ -36,7 +36,7 @@ impl Turn {
 pub(crate) struct Model {
     pub(crate) hard_state: HardState,
     pub(crate) entries: Vec<Entry>,
-    pub(crate) peer_boots: BTreeMap<NodeId, BootNumber>,
+    pub(crate) peers: BTreeMap<NodeId, Reached>,
 }
 
 impl Model {
@@ -46,14 +46,16 @@ impl Model {
             self.entries.truncate(first.index.0 as usize - 1);
             self.entries.extend_from_slice(&turn.entries);
         }
-        self.peer_boots.extend(turn.peer_boots.iter().copied());
+        for (id, reached) in &turn.peers {
+            self.peers.entry(*id).or_default().raise_to(*reached);
+        }
     }
 
     pub(crate) fn of(recovered: &Recovered) -> Self {
         Self {
             hard_state: recovered.hard_state,
             entries: recovered.entries.clone(),
-            peer_boots: recovered.peer_boots.iter().copied().collect(),
+            peers: recovered.peers.iter().copied().collect(),
         }
     }
 }
@@ -85,7 +87,12 @@ pub(crate) fn random_turn(model: &Model, rng: &mut Rng, max_bytes: usize) -> Tur
         turn.hard_state = Some(hard_state);
     }
     if rng.random_bool(0.1) {
-        turn.peer_boots.push((NodeId(rng.random_range(1..4)), BootNumber(model.entries.len() as u64)));
+        let reached = Reached {
+            boot: BootNumber(model.entries.len() as u64),
+            index: LogIndex(3),
+            ..Reached::default()
+        };
+        turn.peers.push((NodeId(rng.random_range(1..4)), reached));
     }
     if rng.random_bool(0.8) || turn.batch().is_empty() {
         let last = model.entries.len() as u64;
@@ -96,7 +103,7 @@ pub(crate) fn random_turn(model: &Model, rng: &mut Rng, max_bytes: usize) -> Tur
         turn.entries = entries.collect();
     }
     // Boots of a peer only rise.
-    turn.peer_boots.retain(|(id, boot)| model.peer_boots.get(id).is_none_or(|known| known < boot));
+    turn.peers.retain(|(id, boot)| model.peers.get(id).is_none_or(|known| known.boot < boot.boot));
     turn
 }
 

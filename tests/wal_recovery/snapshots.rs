@@ -453,6 +453,7 @@ fn room_for_a_snapshot_is_what_is_left_of_the_disk() {
     let options = Options { segment_bytes: 16 << 10, sync: true };
     let (mut storage, _) = Storage::open(disk.clone(), NODE, options, Incarnation(9)).unwrap();
     disk.set_capacity(100 << 10);
-    assert!(storage.has_room_for(50 << 10));
-    assert!(!storage.has_room_for(60 << 10), "two segments are kept in reserve");
+    assert_eq!(storage.reserve_bytes(50, 2), 50 + (32 << 10));
+    assert!(storage.has_room_for(60 << 10));
+    assert!(!storage.has_room_for(70 << 10), "one segment must fit besides");
 }

@@ -10,7 +10,7 @@ use kvstore::types::{
 };
 use kvstore::wire::Writer;
 use kvstore::wire::client::*;
-use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, SnapshotId};
+use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, Reached, SnapshotId};
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
 use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
 use kvstore::wire::peer::*;
@@ -142,6 +142,24 @@ fn chunk_of_a_snapshot_and_its_answer() {
 }
 
 #[test]
+fn standing_of_a_member_and_what_it_saw() {
+    let room = Room { free_bytes: 0x0302, reserve_bytes: 0x0303, level: RoomLevel::Low };
+    let reached = Reached { boot: BootNumber(4), before: LogIndex(7), index: LogIndex(258) };
+    assert_bytes(
+        &Message::Standing(Standing { room, reached: vec![(NodeId(2), reached)] }),
+        "0F  type: standing
+         02 03 00 00 00 00 00 00  bytes free
+         03 03 00 00 00 00 00 00  bytes kept in reserve
+         01  low
+         01 00 00 00  one
+         02 00 00 00 00 00 00 00  node: 2
+         04 00 00 00 00 00 00 00  boot: 4
+         07 00 00 00 00 00 00 00  its earlier boots had: 7
+         02 01 00 00 00 00 00 00  it has: 258",
+    );
+}
+
+#[test]
 fn frame_of_a_refusal() {
     let message = String::from("stranger");
     assert_frame(
@@ -164,6 +182,7 @@ fn hello_of_a_peer_before_the_founding() {
         node: NodeId(2),
         incarnation: Incarnation(0xA1B2),
         boot: BootNumber(1),
+        last_index: LogIndex(0x0301),
         advertise: String::from("h:9002"),
         met: vec![Member { id: NodeId(2), incarnation: Incarnation(0xA1B2) }],
         restored: Some(Revision(300)),
@@ -174,6 +193,7 @@ fn hello_of_a_peer_before_the_founding() {
          02 00 00 00 00 00 00 00  node: 2
          B2 A1 00 00 00 00 00 00  incarnation
          01 00 00 00 00 00 00 00  boot: 1
+         01 03 00 00 00 00 00 00  last index on its disk
          06 00 00 00 68 3A 39 30 30 32  advertise: h:9002
          01 00 00 00  met: one
          02 00 00 00 00 00 00 00  node: 2

@@ -7,7 +7,7 @@ use kvstore::types::{
 };
 use kvstore::wire::Writer;
 use kvstore::wire::client::*;
-use kvstore::wire::entry::{Configuration, Entry, Member, Payload, SnapshotId};
+use kvstore::wire::entry::{Configuration, Entry, Member, Payload, Reached, SnapshotId};
 use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
 use kvstore::wire::peer::*;
 use proptest::collection::vec;
@@ -182,6 +182,23 @@ fn install_snapshot_response() -> impl Strategy<Value = Message> {
     })
 }
 
+fn room() -> impl Strategy<Value = Room> {
+    let level = prop_oneof![Just(RoomLevel::None), Just(RoomLevel::Low), Just(RoomLevel::Enough)];
+    (any::<(u64, u64)>(), level).prop_map(|((free_bytes, reserve_bytes), level)| Room {
+        free_bytes,
+        reserve_bytes,
+        level,
+    })
+}
+
+fn reached() -> impl Strategy<Value = Reached> {
+    any::<(u64, u64, u64)>().prop_map(|(boot, one, other)| Reached {
+        boot: BootNumber(boot),
+        before: LogIndex(one.min(other)),
+        index: LogIndex(one.max(other)),
+    })
+}
+
 pub(super) fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         8 => plain_message(),
@@ -196,6 +213,8 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             Message::ReadIndexResponse(ReadIndexResponse { term: Term(term), request, read_index })
         }),
         1 => configuration().prop_map(Message::Found),
+        1 => (room(), vec((any::<u64>().prop_map(NodeId), reached()), 0..5))
+            .prop_map(|(room, reached)| Message::Standing(Standing { room, reached })),
     ]
 }
 
@@ -237,6 +256,7 @@ fn refused() -> impl Strategy<Value = Refused> {
         Just(Refused::OutcomeForgotten),
         Just(Refused::LeadershipLost),
         text().prop_map(Refused::TransferFailed),
+        text().prop_map(Refused::NoSpace),
     ]
 }
 
@@ -246,11 +266,11 @@ fn role_name() -> impl Strategy<Value = RoleName> {
 }
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
-    let numbers = any::<(u64, u64, Option<u64>, [u64; 4], bool)>();
+    let numbers = any::<(u64, u64, Option<u64>, [u64; 4], bool, [u64; 2])>();
     let bound = (text(), any::<(u64, u64)>()).prop_map(|(name, (used, cap))| Bound { name, used, cap });
     let lists = (vec(member_address(), 0..4), vec(bound, 0..3));
     (numbers, role_name(), text(), lists).prop_map(|(numbers, role, version, (members, bounds))| {
-        let (id, term, leader, indexes, fsync) = numbers;
+        let (id, term, leader, indexes, fsync, [free_bytes, reserve_bytes]) = numbers;
         let [commit, applied, first_index, last_index] = indexes.map(LogIndex);
         NodeStatus {
             id: NodeId(id),
@@ -261,7 +281,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             applied,
             first_index,
             last_index,
-            fsync,
+            disk: DiskStatus { fsync, free_bytes, reserve_bytes },
             version,
             members,
             bounds,
@@ -303,13 +323,14 @@ pub(super) fn response() -> impl Strategy<Value = Response> {
 }
 
 pub(super) fn peer_hello() -> impl Strategy<Value = PeerHello> {
-    let numbers = (any::<Option<u128>>(), 1..=u64::MAX, any::<(u64, u64)>());
+    let numbers = (any::<Option<u128>>(), 1..=u64::MAX, any::<(u64, u64, u64)>());
     (numbers, text(), vec(member(), 0..5), any::<Option<u64>>()).prop_map(
-        |((cluster, node, (incarnation, boot)), advertise, met, restored)| PeerHello {
+        |((cluster, node, (incarnation, boot, last_index)), advertise, met, restored)| PeerHello {
             cluster: cluster.map(ClusterId),
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             boot: BootNumber(boot),
+            last_index: LogIndex(last_index),
             advertise,
             met,
             restored: restored.map(Revision),

@@ -152,7 +152,7 @@ impl Output {
         let mut rows = vec![STATUS_HEAD.map(str::to_owned).to_vec()];
         rows.extend(nodes.iter().map(|(member, status)| view.row(member, status)));
         self.table(&rows)?;
-        for (member, _) in nodes.iter().filter(|(_, status)| status.as_ref().is_some_and(|s| !s.fsync)) {
+        for (member, _) in nodes.iter().filter(|(_, status)| status.as_ref().is_some_and(|s| !s.disk.fsync)) {
             let id = member.id;
             writeln!(
                 self.out,
@@ -254,8 +254,8 @@ impl Output {
     }
 }
 
-const STATUS_HEAD: [&str; 10] =
-    ["ID", "ADDRESS", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAST", "LAG", "VERSION"];
+const STATUS_HEAD: [&str; 11] =
+    ["ID", "ADDRESS", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAST", "LAG", "FREE", "VERSION"];
 const NO_LEADER: &str = "no leader is known: a majority of the nodes must run and reach each other";
 
 /// What the nodes' views come to together.
@@ -294,6 +294,7 @@ impl ClusterView {
         let indexes = [status.commit, status.applied, status.last_index];
         row.extend(indexes.map(|index| index.to_string()));
         row.push(self.lag(status).to_string());
+        row.push(free_space(status));
         row.push(status.version.clone());
         row
     }
@@ -313,7 +314,9 @@ impl ClusterView {
             "first_index": status.first_index.0,
             "last_index": status.last_index.0,
             "lag": self.lag(status),
-            "fsync": status.fsync,
+            "fsync": status.disk.fsync,
+            "free_bytes": status.disk.free_bytes,
+            "reserve_bytes": status.disk.reserve_bytes,
             "version": status.version,
             "bounds": bounds.collect::<Object>(),
         });
@@ -321,6 +324,19 @@ impl ClusterView {
         who.extend(object(view));
         Value::Object(who)
     }
+}
+
+/// What a node's disk has left, and whether that is less than it keeps in reserve.
+fn free_space(status: &NodeStatus) -> String {
+    if status.disk.free_bytes == u64::MAX {
+        return "?".into();
+    }
+    let (size, unit) = match status.disk.free_bytes {
+        bytes if bytes < 10 << 30 => (bytes >> 20, "MiB"),
+        bytes => (bytes >> 30, "GiB"),
+    };
+    let mark = if status.disk.free_bytes < status.disk.reserve_bytes { " (low)" } else { "" };
+    format!("{size} {unit}{mark}")
 }
 
 fn session_row(session: &SessionInfo) -> Vec<String> {

@@ -162,6 +162,7 @@ pub(super) fn message(message: &Message) -> String {
             format!("InstallSnapshotResponse term={} {index}@{snapshot} {result}", m.term)
         }
         Message::Found(_) => "Found".to_owned(),
+        Message::Standing(_) => "Standing".to_owned(),
     }
 }
 

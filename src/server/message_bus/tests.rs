@@ -73,6 +73,7 @@ impl World {
             node: NodeId(id),
             incarnation: member(id).incarnation,
             boot: BootNumber(boot),
+            last_index: LogIndex(0),
             advertise: address(id).to_string(),
             restored: None,
         };

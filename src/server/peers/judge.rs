@@ -2,30 +2,48 @@
 
 use super::{MAX_GUESTS, Peers};
 use crate::server::config::PeerEntry;
-use crate::wire::entry::{Configuration, Member};
+use crate::wire::entry::{Configuration, Forgotten, Member};
 use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
 
 impl Peers {
     /// Whether a node may be linked to at all.
     pub(super) fn judge(&self, entry: Option<usize>, hello: &PeerHello) -> Result<(), Refusal> {
-        let PeerHello { node, incarnation, boot, .. } = hello;
+        let PeerHello { node, incarnation, .. } = hello;
         if *node == self.identity.node {
             let message = format!("id {node} is this node's own: give each node its own --id");
             return Err(refusal(RefusalReason::DuplicateId, message));
         }
         self.belongs(hello)?;
+        self.judge_memory(hello)?;
         let member = Member { id: *node, incarnation: *incarnation };
-        if let Some(seen) = self.boots.get(&member).filter(|seen| *seen > boot) {
-            let message = format!(
-                "node {node} comes with boot {boot}, but its boot {seen} was seen already: \
-                 its directory was put back from an old copy, or another process uses a copy of it"
-            );
-            return Err(refusal(RefusalReason::OldBoot, message));
-        }
         match entry {
             Some(entry) => self.judge_dialled(entry, member),
             None => self.judge_guest(member),
         }
+    }
+
+    /// Whether a node still has all that it was seen to have.
+    pub(super) fn judge_memory(&self, hello: &PeerHello) -> Result<(), Refusal> {
+        let PeerHello { node, incarnation, boot, last_index, .. } = hello;
+        let member = Member { id: *node, incarnation: *incarnation };
+        let seen = self.reached.get(&member).copied().unwrap_or_default();
+        let (reason, what) = match seen.forgotten_by(*boot, *last_index) {
+            None => return Ok(()),
+            Some(Forgotten::Boot(seen)) => {
+                let what = format!("comes with boot {boot}, but its boot {seen} was seen already");
+                (RefusalReason::OldBoot, what)
+            }
+            Some(Forgotten::Index(seen)) => {
+                let what =
+                    format!("comes with a log up to {last_index}, but had committed entries up to {seen}");
+                (RefusalReason::OldCopy, what)
+            }
+        };
+        let message = format!(
+            "node {node} {what}: its directory was put back from an old copy, or another process uses a \
+             copy of it; bring back the newest, or see \"Damage\" in docs/formats.md"
+        );
+        Err(refusal(reason, message))
     }
 
     fn judge_dialled(&self, entry: usize, member: Member) -> Result<(), Refusal> {

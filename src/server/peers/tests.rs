@@ -25,6 +25,7 @@ fn peers(own: u64, others: &[u64], configuration: Option<Configuration>) -> Peer
         node: NodeId(own),
         incarnation: member(own).incarnation,
         boot: BootNumber(1),
+        last_index: LogIndex(0),
         advertise: format!("host:{own}"),
         restored: None,
     };
@@ -49,6 +50,7 @@ fn hello(id: u64, boot: u64) -> PeerHello {
         node: NodeId(id),
         incarnation: member(id).incarnation,
         boot: BootNumber(boot),
+        last_index: LogIndex(0),
         advertise: format!("host:{id}"),
         met: Vec::new(),
         restored: None,
@@ -131,18 +133,57 @@ fn boot_below_one_seen_before_is_refused() {
     peers.on_hello(at(0), connection(1), None, hello(2, 2)).unwrap();
     assert_eq!(reason(peers.on_hello(at(1), connection(2), None, hello(2, 1))), RefusalReason::OldBoot);
 
-    let boots = [(NodeId(2), BootNumber(5))];
+    let seen = [(NodeId(2), reached(5, 0, 0))];
     let identity = Identity {
         node: NodeId(1),
         incarnation: member(1).incarnation,
         boot: BootNumber(1),
+        last_index: LogIndex(0),
         advertise: String::new(),
         restored: None,
     };
     let stored = Some(cluster_of(&[1, 2, 3]));
-    let mut peers = Peers::new(identity, HEARTBEAT, Vec::new(), stored, &boots, [7; 32]);
+    let mut peers = Peers::new(identity, HEARTBEAT, Vec::new(), stored, &seen, [7; 32]);
     assert_eq!(reason(peers.on_hello(at(0), connection(1), None, hello(2, 4))), RefusalReason::OldBoot);
     assert_eq!(peers.on_hello(at(0), connection(2), None, hello(2, 5)), Ok(()));
+}
+
+fn reached(boot: u64, before: u64, index: u64) -> Reached {
+    Reached { boot: BootNumber(boot), before: LogIndex(before), index: LogIndex(index) }
+}
+
+/// Node 2 introduces itself with this boot and this end of its log.
+fn comes_with(boot: u64, last_index: u64) -> PeerHello {
+    PeerHello { last_index: LogIndex(last_index), ..hello(2, boot) }
+}
+
+#[test]
+fn copy_that_lacks_what_an_earlier_boot_had_is_refused_whatever_its_boot() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), None, comes_with(3, 10)).unwrap();
+    peers.on_reached(NodeId(2), reached(3, 0, 90));
+    assert_eq!(peers.link(NodeId(2)), Some(connection(1)), "it went on from where it began");
+    let again = peers.on_hello(at(1), connection(2), None, comes_with(3, 50));
+    assert_eq!(again, Ok(()), "its boot may have come further since it said so");
+    let copy = peers.on_hello(at(2), connection(3), None, comes_with(4, 89)).unwrap_err();
+    assert_eq!(copy.reason, RefusalReason::OldCopy);
+    assert!(copy.message.contains("up to 89") && copy.message.contains("up to 90"), "{}", copy.message);
+    assert_eq!(peers.on_hello(at(3), connection(4), None, comes_with(4, 90)), Ok(()));
+}
+
+#[test]
+fn copy_that_was_linked_before_others_told_of_it_is_dropped_then() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), None, comes_with(6, 50)).unwrap();
+    peers.take_effects();
+    peers.on_reached(NodeId(2), reached(5, 0, 50));
+    peers.on_reached(NodeId(2), reached(6, 0, 70));
+    assert_eq!(peers.take_effects(), [], "boot 6 began where boot 5 ended");
+    peers.on_reached(NodeId(2), reached(5, 0, 51));
+    let effects = peers.take_effects();
+    assert_eq!(effects[0], Effect::Down(NodeId(2)));
+    assert!(matches!(&effects[1], Effect::Refuse(_, refusal) if refusal.reason == RefusalReason::OldCopy));
+    assert_eq!(peers.link(NodeId(2)), None);
 }
 
 #[test]

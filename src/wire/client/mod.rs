@@ -16,7 +16,7 @@ mod status;
 pub use command::{Command, MAX_MISMATCH_BYTES, Operation, Outcome, Write, decode_client, encode_client};
 pub use request::{Request, RequestBody, RequestError, SilentLeader};
 pub use response::{MAX_SCAN_BYTES, MAX_SCAN_ROWS, Refused, Response, ResponseBody};
-pub use status::{Bound, NodeStatus, RoleName, SessionInfo};
+pub use status::{Bound, DiskStatus, NodeStatus, RoleName, SessionInfo};
 
 use bytes::Bytes;
 

@@ -102,6 +102,8 @@ pub enum Refused {
     LeadershipLost,
     /// Leadership was not handed over.
     TransferFailed(String),
+    /// The disks of so many nodes are nearly full that a majority has no room for the write.
+    NoSpace(String),
 }
 
 impl Response {
@@ -234,6 +236,7 @@ impl Refused {
             Refused::OutcomeForgotten => out.u8(8),
             Refused::LeadershipLost => out.u8(9),
             Refused::TransferFailed(message) => put_message(10, message, out),
+            Refused::NoSpace(message) => put_message(11, message, out),
         }
     }
 
@@ -252,6 +255,7 @@ impl Refused {
             8 => Refused::OutcomeForgotten,
             9 => Refused::LeadershipLost,
             10 => Refused::TransferFailed(message(bytes)?),
+            11 => Refused::NoSpace(message(bytes)?),
             tag => return Err(DecodeError::UnknownTag { what: "refusal", tag }),
         })
     }

@@ -41,14 +41,25 @@ pub struct NodeStatus {
     pub first_index: LogIndex,
     /// Last index of the log.
     pub last_index: LogIndex,
-    /// Whether acknowledged writes are on disk (not with `--unsafe-no-fsync`).
-    pub fsync: bool,
+    /// What there is to say of its disk.
+    pub disk: DiskStatus,
     /// The program's version.
     pub version: String,
     /// All members, this node included.
     pub members: Vec<MemberAddress>,
     /// What is bounded: how much of it is in use, and its cap.
     pub bounds: Vec<Bound>,
+}
+
+/// A node's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// Whether acknowledged writes are on it (not with `--unsafe-no-fsync`).
+    pub fsync: bool,
+    /// Bytes that can still be stored; `u64::MAX` where the disk does not say.
+    pub free_bytes: u64,
+    /// Bytes of these that are kept in reserve.
+    pub reserve_bytes: u64,
 }
 
 /// One bounded resource of a node.
@@ -106,7 +117,9 @@ impl NodeStatus {
         for index in [self.commit, self.applied, self.first_index, self.last_index] {
             out.u64(index.0);
         }
-        out.bool(self.fsync);
+        out.bool(self.disk.fsync);
+        out.u64(self.disk.free_bytes);
+        out.u64(self.disk.reserve_bytes);
         out.byte_string(self.version.as_bytes());
         out.list(self.members.iter(), |out, member| member.encode(out));
         out.list(self.bounds.iter(), |out, bound| {
@@ -126,7 +139,11 @@ impl NodeStatus {
             applied: LogIndex(bytes.u64()?),
             first_index: LogIndex(bytes.u64()?),
             last_index: LogIndex(bytes.u64()?),
-            fsync: bytes.bool("fsync")?,
+            disk: DiskStatus {
+                fsync: bytes.bool("fsync")?,
+                free_bytes: bytes.u64()?,
+                reserve_bytes: bytes.u64()?,
+            },
             version: bytes.string("version", MAX_ADDRESS_BYTES)?,
             members: bytes.list(MemberAddress::decode)?,
             bounds: bytes.list(|bytes| {

@@ -23,6 +23,7 @@ fn hello(cluster: Option<ClusterId>, node: u64, incarnation: u64, boot: u64) -> 
         node: NodeId(node),
         incarnation: Incarnation(incarnation),
         boot: BootNumber(boot),
+        last_index: LogIndex(0),
         advertise: "127.0.0.1:1".to_owned(),
         met: Vec::new(),
         restored: None,

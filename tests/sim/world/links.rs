@@ -58,8 +58,9 @@ impl World {
             let there = self.nodes[peer].process.as_ref().expect("it runs");
             let (boot, other) = (there.boot, there.number);
             let is_founded = there.replica().configuration().is_some();
+            let last_index = there.replica().durable_index();
             let process = self.process_number(node).expect("it runs");
-            let input = Input::LinkUp { peer, connection, boot, is_founded };
+            let input = Input::LinkUp { peer, connection, boot, last_index, is_founded };
             self.queue.add(at, Event::Arrive { node, process, input, other });
         }
     }

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use kvstore::storage::{FileUse, Inspection, Recovered, SegmentReport};
-use kvstore::types::ClientId;
+use kvstore::types::{ClientId, NodeId};
 use kvstore::wire::client::Command;
-use kvstore::wire::entry::{Configuration, Entry, Payload};
+use kvstore::wire::entry::{Configuration, Entry, Payload, Reached};
 use serde_json::{Map, Value, json};
 
 use super::Findings;
@@ -71,8 +71,9 @@ impl<'a> Report<'a> {
             Some(index) => format!("the snapshot at index {index} and {} after it", self.count_entries()),
             None => self.count_entries(),
         };
-        let (node, boot) = (recovered.node, recovered.boot.next());
-        let mut words = format!("would start as node {node}, boot {boot}, at index {last}: {begins}");
+        let (node, boot) = (recovered.node, recovered.boot);
+        let mut words =
+            format!("would start as node {node}, with a boot above {boot}, at index {last}: {begins}");
         if let Ok(start) = &self.inspection().verdict
             && let Some(torn) = &start.torn
         {
@@ -146,9 +147,12 @@ impl<'a> Report<'a> {
             let members = configuration.members().iter().map(|m| member(m.id, m.incarnation.0));
             facts.push(("members", members.collect::<Vec<_>>().join(", ")));
         }
-        if let Some(recovered) = self.recovered().filter(|recovered| !recovered.peer_boots.is_empty()) {
-            let boots = recovered.peer_boots.iter().map(|(id, boot)| format!("node {id}: {boot}"));
-            facts.push(("boots seen of peers", boots.collect::<Vec<_>>().join(", ")));
+        if let Some(recovered) = self.recovered().filter(|recovered| !recovered.peers.is_empty()) {
+            let reached = |(id, seen): &(NodeId, Reached)| {
+                format!("node {id}: boot {}, index {}", seen.boot, seen.index)
+            };
+            let peers = recovered.peers.iter().map(reached);
+            facts.push(("peers had reached", peers.collect::<Vec<_>>().join("; ")));
         }
         facts.push(("snapshot", self.snapshot()));
         facts

@@ -1,0 +1,164 @@
+//! What happens when disks get full, before they are.
+//!
+//! A log that cannot be written ends its process. So each node keeps some of its disk in **reserve**:
+//! what the next snapshot takes, which then releases the log before it, and two segments of the log,
+//! for what is under way and for elections. Whoever falls below tells the others, and a leader takes
+//! no new write that needs the disk of such a node: `no space`, certainly not applied. Deletes are
+//! taken until one of the two segments is used up, since they make the next snapshot smaller. Reads,
+//! elections, no-ops and expiry go on. A leader that alone is low hands over. All of it ends by itself
+//! once there is room: other files went, or keys were deleted, or a snapshot was taken.
+
+use super::Replica;
+use crate::storage::Disk;
+use crate::time::{Duration, Instant};
+use crate::types::NodeId;
+use crate::wire::client::{DiskStatus, Operation, Refused};
+use crate::wire::peer::{Room, RoomLevel};
+
+/// How often the disk is asked at most.
+const PERIOD: Duration = Duration::from_millis(100);
+/// A leader that is low tries to hand over at most so often.
+const HAND_OVER_PERIOD: Duration = Duration::from_secs(1);
+/// Segments of the log that are kept in reserve, besides a snapshot.
+const RESERVED_SEGMENTS: u64 = 2;
+/// With room for fewer than this, deletes are not taken any more either.
+const LAST_SEGMENTS: u64 = 1;
+
+/// What room there is on this node's disk.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    room: Room,
+    looked_at: Option<Instant>,
+    handed_over_at: Option<Instant>,
+}
+
+impl Space {
+    pub(super) fn room(&self) -> Room {
+        self.room
+    }
+
+    pub(super) fn level(&self) -> RoomLevel {
+        self.room.level
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// For people.
+    pub(super) fn disk_status(&self) -> DiskStatus {
+        let Room { free_bytes, reserve_bytes, .. } = self.own.space.room;
+        DiskStatus { fsync: self.own.fsync, free_bytes, reserve_bytes }
+    }
+
+    /// Asks the disk, now and then, tells people of changes, and gives way if others have room.
+    pub(super) fn look_at_space(&mut self, now: Instant) {
+        if self.own.space.looked_at.is_some_and(|then| now.since(then) < PERIOD) {
+            return;
+        }
+        self.own.space.looked_at = Some(now);
+        let before = self.own.space.level();
+        let room = self.room_now(before);
+        self.own.space.room = room;
+        if (before == RoomLevel::Enough) != (room.level == RoomLevel::Enough) {
+            announce(room);
+        }
+        self.give_way_if_low(now);
+    }
+
+    fn room_now(&mut self, before: RoomLevel) -> Room {
+        let Some(free_bytes) = self.storage.free_bytes() else { return Room::default() };
+        let snapshot_bytes = self.state.snapshot_bytes();
+        let reserve_bytes = self.storage.reserve_bytes(snapshot_bytes, RESERVED_SEGMENTS);
+        let last_bytes = self.storage.reserve_bytes(snapshot_bytes, LAST_SEGMENTS);
+        // Well above it, so that a disk at the mark does not change its mind all the time.
+        let healed_bytes = reserve_bytes.saturating_add(reserve_bytes / 8);
+        let level = match before {
+            _ if free_bytes < last_bytes => RoomLevel::None,
+            _ if free_bytes < reserve_bytes => RoomLevel::Low,
+            RoomLevel::None | RoomLevel::Low if free_bytes < healed_bytes => RoomLevel::Low,
+            _ => RoomLevel::Enough,
+        };
+        Room { free_bytes, reserve_bytes, level }
+    }
+
+    /// Whether a snapshot is worth taking early: the disk is low, and the log before it would go.
+    pub(super) fn would_free_space(&self, log_bytes: u64) -> bool {
+        self.own.space.level() != RoomLevel::Enough
+            && log_bytes >= self.storage.segment_bytes() * RESERVED_SEGMENTS
+            && self.own.space.room.free_bytes >= self.storage.reserve_bytes(self.state.snapshot_bytes(), 1)
+    }
+
+    /// Why this leader does not take an operation, if the disks have no room for it.
+    pub(super) fn lacks_space(&self, operation: &Operation) -> Option<Refused> {
+        let needed = match operation {
+            Operation::Delete { .. } => RoomLevel::Low,
+            _ => RoomLevel::Enough,
+        };
+        let quorum = self.quorum()?;
+        let (with_room, without) = self.count_rooms(needed);
+        let is_own = self.own.space.level() < needed && self.raft.transferring_to().is_none();
+        let is_majority = with_room < quorum && with_room + without >= quorum;
+        if !is_own && !is_majority {
+            return None;
+        }
+        let rooms = [(self.own.id, self.own.space.room)].into_iter().chain(self.members.rooms());
+        let (id, room) =
+            rooms.filter(|(_, room)| room.level < needed).min_by_key(|(_, room)| room.free_bytes)?;
+        Some(Refused::NoSpace(format!(
+            "node {id} has {} of disk left and keeps {} in reserve: free some space there, or delete keys",
+            mebibytes(room.free_bytes),
+            mebibytes(room.reserve_bytes)
+        )))
+    }
+
+    /// A leader that is low gives way if a majority of the others are not.
+    fn give_way_if_low(&mut self, now: Instant) {
+        let is_low = self.own.space.level() != RoomLevel::Enough;
+        let is_early = self.own.space.handed_over_at.is_some_and(|then| now.since(then) < HAND_OVER_PERIOD);
+        if !is_low || is_early || !self.leads() || self.raft.transferring_to().is_some() {
+            return;
+        }
+        let Some(quorum) = self.quorum() else { return };
+        if self.count_rooms(RoomLevel::Enough).0 < quorum {
+            return;
+        }
+        let has_room = |id: NodeId| {
+            let mut rooms = self.members.rooms();
+            rooms.any(|(member, room)| member == id && room.level == RoomLevel::Enough)
+        };
+        let followers = self.raft.acknowledged().into_iter().filter(|(id, _)| has_room(*id));
+        if let Some((to, _)) = followers.max_by_key(|(_, index)| *index)
+            && self.raft.transfer_leadership(now, to).is_ok()
+        {
+            self.own.space.handed_over_at = Some(now);
+            log::warn!("handing over to id={to}, whose disk has more room");
+        }
+    }
+
+    /// How many members, this one included, have at least this much room, and how many have not. Who is
+    /// not linked, or did not tell yet, is not counted.
+    fn count_rooms(&self, needed: RoomLevel) -> (usize, usize) {
+        let rooms = self.members.rooms().map(|(_, room)| room.level).chain([self.own.space.level()]);
+        let (with_room, without): (Vec<_>, Vec<_>) = rooms.partition(|level| *level >= needed);
+        (with_room.len(), without.len())
+    }
+
+    fn quorum(&self) -> Option<usize> {
+        self.raft.configuration().map(|configuration| configuration.members().len() / 2 + 1)
+    }
+}
+
+fn announce(room: Room) {
+    let (free, reserve) = (mebibytes(room.free_bytes), mebibytes(room.reserve_bytes));
+    match room.level {
+        RoomLevel::Enough => log::info!("the disk has room again: {free} are free, {reserve} in reserve"),
+        _ => log::warn!(
+            "the disk is nearly full: {free} are free, and {reserve} are kept in reserve for a snapshot and \
+             the log; without a majority that has more, writes are refused: free some space, or delete keys"
+        ),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people, one digit behind the point")]
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,137 @@
+//! What members tell each other of themselves, besides consensus: how far each has come, and what room
+//! its disk has (see `space.rs`).
+//!
+//! A directory that is put back from an old copy forgets what it acknowledged, and its vote could
+//! make others forget it too. Nothing in it can tell. So every member remembers how far each other
+//! one had come: a boot, and an index up to which its disk has the log **and** which is committed,
+//! since only what is committed is never taken back. A leader sees that of its followers with each
+//! acknowledgement; everybody tells everybody, at most once a heartbeat and only news, what it
+//! knows of all. It is stored with the next write of the log: nothing waits for it. Who comes back
+//! below is not linked to (`server/peers/judge.rs`).
+
+use std::collections::BTreeSet;
+
+use super::{Replica, Transport};
+use crate::storage::Disk;
+use crate::time::Instant;
+use crate::types::{LogIndex, NodeId};
+use crate::wire::entry::Reached;
+use crate::wire::peer::{Message, RoomLevel, Standing};
+
+/// What was told of this node's standing.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    /// To whoever was linked then.
+    told: Option<Standing>,
+    told_at: Instant,
+    /// Linked since then: to be told at once.
+    newcomers: BTreeSet<NodeId>,
+}
+
+impl Telling {
+    pub(super) fn on_link_up(&mut self, peer: NodeId) {
+        self.newcomers.insert(peer);
+    }
+
+    pub(super) fn on_link_down(&mut self, peer: NodeId) {
+        self.newcomers.remove(&peer);
+    }
+}
+
+/// Whether there is more to tell than was told. How much room there is is news only while it matters.
+fn is_news(told: Option<&Standing>, standing: &Standing) -> bool {
+    told.is_none_or(|told| {
+        let (then, now) = (told.room, standing.room);
+        let is_felt = now.level != RoomLevel::Enough && then.free_bytes >> 20 != now.free_bytes >> 20;
+        told.reached != standing.reached || then.level != now.level || is_felt
+    })
+}
+
+impl<D: Disk> Replica<D> {
+    /// How far this node itself has come.
+    #[must_use]
+    pub fn reached(&self) -> Reached {
+        let log = self.raft.log();
+        let index = log.committed().min(log.stable());
+        Reached { boot: self.own.boot, index, ..Reached::default() }
+    }
+
+    /// The last index of the log that this node's disk has.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.raft.log().stable()
+    }
+
+    /// How far a member was seen to come.
+    #[must_use]
+    pub fn seen(&self, member: NodeId) -> Reached {
+        self.members.reached().find(|(id, _)| *id == member).map(|(_, reached)| reached).unwrap_or_default()
+    }
+
+    /// Which members were seen to have come further since the last call: by this, links to them are
+    /// to be judged.
+    pub fn take_reached(&mut self) -> Vec<(NodeId, Reached)> {
+        self.members.take_unjudged()
+    }
+
+    /// A member tells how it stands.
+    pub(super) fn on_standing(&mut self, from: NodeId, standing: &Standing) {
+        let Some(configuration) = self.raft.configuration() else { return };
+        if configuration.member(from).is_none() {
+            return;
+        }
+        self.members.set_room(from, standing.room);
+        for (id, reached) in &standing.reached {
+            if *id != self.own.id && configuration.member(*id).is_some() {
+                self.members.on_reached(*id, *reached);
+            }
+        }
+    }
+
+    /// A leader learns of its followers by their acknowledgements.
+    pub(super) fn note_acknowledged(&mut self) {
+        for (id, index) in self.raft.acknowledged() {
+            self.members.on_acknowledged(id, index);
+        }
+    }
+
+    /// Tells the others how this node stands, if that is news and the time has come.
+    pub(super) fn tell_standing(&mut self, now: Instant, transport: &mut impl Transport) {
+        let Some(standing) = self.standing() else { return };
+        let is_due = self.members.telling.told.is_none() || now >= self.next_telling();
+        if is_due && is_news(self.members.telling.told.as_ref(), &standing) {
+            self.members.telling.newcomers.extend(self.other_members());
+            self.members.telling.told = Some(standing.clone());
+            self.members.telling.told_at = now;
+        }
+        let message = Message::Standing(standing);
+        for to in std::mem::take(&mut self.members.telling.newcomers) {
+            transport.send(to, &message);
+        }
+    }
+
+    /// When the others are to be told again, should there be news.
+    pub(super) fn telling_deadline(&self) -> Option<Instant> {
+        let standing = self.standing()?;
+        is_news(self.members.telling.told.as_ref(), &standing).then(|| self.next_telling())
+    }
+
+    fn next_telling(&self) -> Instant {
+        self.members.telling.told_at + self.raft.config().heartbeat
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        let configuration = self.raft.configuration()?;
+        let own = (self.own.id, self.reached());
+        let is_member = |id: &NodeId| configuration.member(*id).is_some();
+        let others = self.members.reached().filter(|(id, _)| is_member(id));
+        let mut reached: Vec<(NodeId, Reached)> = others.chain([own]).collect();
+        reached.sort_unstable_by_key(|(id, _)| *id);
+        Some(Standing { room: self.own.space.room(), reached })
+    }
+
+    fn other_members(&self) -> Vec<NodeId> {
+        let members = self.raft.configuration().map_or(&[][..], |configuration| configuration.members());
+        members.iter().map(|member| member.id).filter(|id| *id != self.own.id).collect()
+    }
+}

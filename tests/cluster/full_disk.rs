@@ -1,0 +1,133 @@
+//! Disks that get full, in a small file system of their own. Where mounting one is not permitted, these
+//! tests say so and check nothing.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::cluster::Cluster;
+use crate::setup::{eventually, kv, kv_client, prepared, run};
+
+/// Room for a log of two segments and a spare, a snapshot, and some air.
+const SIZE: &str = "size=72m";
+
+/// A small file system in the place of a node's data directory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` if that is not permitted.
+    fn mount(cluster: &Cluster, node: usize) -> Result<Option<Self>> {
+        let path = cluster.data(node);
+        fs::create_dir_all(&path)?;
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(&path);
+        match run(command, b"") {
+            Ok(ended) if ended.status == 0 => Ok(Some(Self(path))),
+            refused => {
+                eprintln!("SKIPPED: no small file system can be mounted here: {refused:?}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn free_bytes(&self) -> Result<u64> {
+        let file_system = rustix::fs::statvfs(&self.0)?;
+        Ok(file_system.f_bavail * file_system.f_frsize)
+    }
+
+    /// Another's file takes all but so many bytes.
+    fn fill(&self, free_bytes: u64) -> Result<()> {
+        let count = usize::try_from(self.free_bytes()?.saturating_sub(free_bytes))?;
+        fs::write(self.filler(), vec![1; count])?;
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<()> {
+        Ok(fs::remove_file(self.filler())?)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Three nodes, of which these have small disks; `None` where that is not permitted. Disks are unmounted
+/// after the nodes have ended.
+fn with_small_disks(nodes: &[usize]) -> Result<Option<(Cluster, Vec<SmallDisk>)>> {
+    let mut cluster = prepared(3)?;
+    let mut disks = Vec::new();
+    for node in nodes {
+        let Some(disk) = SmallDisk::mount(&cluster, *node)? else { return Ok(None) };
+        disks.push(disk);
+    }
+    (0..3).try_for_each(|node| cluster.start(node))?;
+    cluster.wait_until_whole()?;
+    Ok(Some((cluster, disks)))
+}
+
+#[test]
+fn nodes_on_full_disks_refuse_writes_say_so_and_heal_by_themselves() -> Result<()> {
+    let Some((mut cluster, disks)) = with_small_disks(&[0, 1])? else { return Ok(()) };
+    ensure!(kv(&cluster, 0, "put key value")?.status == 0);
+    // Until the next segment is prepared, which takes room.
+    eventually("a spare", || disks.iter().all(|disk| disk.0.join("spare.wal").exists()).then_some(()))?;
+    let since = Instant::now();
+    disks.iter().try_for_each(|disk| disk.fill(4 << 20))?;
+    for node in [0, 1] {
+        cluster.wait_for_line(node, since, |line| line.contains("the disk is nearly full"))?;
+    }
+    let refused = eventually("writes are refused", || {
+        let ended = kv(&cluster, 2, "put key new").ok()?;
+        (ended.status != 0).then_some(ended)
+    })?;
+    ensure!(refused.status == 4 && refused.stderr.contains("no space: node "), "{refused:?}");
+    ensure!(kv(&cluster, 2, "get key")?.status == 0, "reads go on");
+    let json = kv_client(&cluster, 2, &["put", "key", "new", "--json"])?.json();
+    ensure!(json["error"] == "no_space", "{json}");
+    ensure!(kv(&cluster, 2, "status")?.text().contains("(low)"));
+    ensure!(kv(&cluster, 2, "delete key")?.status == 0, "a delete makes room");
+
+    let since = Instant::now();
+    disks.iter().try_for_each(SmallDisk::clear)?;
+    cluster.wait_for_line(0, since, |line| line.contains("the disk has room again"))?;
+    eventually("writes are taken", || (kv(&cluster, 2, "put key newer").ok()?.status == 0).then_some(()))?;
+    drop(cluster);
+    Ok(())
+}
+
+#[test]
+fn follower_whose_log_finds_no_room_ends_and_comes_back_well() -> Result<()> {
+    let Some((mut cluster, disks)) = with_small_disks(&[2])? else { return Ok(()) };
+    let disk = &disks[0];
+    eventually("a spare", || disk.0.join("spare.wal").exists().then_some(()))?;
+    disk.fill(0)?;
+    let since = Instant::now();
+    let client = &mut cluster.client()?;
+    let value = vec![7; 900 << 10];
+    for number in 0..48_u32 {
+        client.put(number.to_be_bytes(), &value).with_context(|| format!("put {number}"))?;
+    }
+    let status = cluster.wait_for_exit(2)?;
+    ensure!(status.code() == Some(1), "{status}");
+    cluster
+        .wait_for_line(2, since, |line| line.contains("No space left") && line.contains("free some space"))?;
+
+    disk.clear()?;
+    cluster.start(2)?;
+    cluster.wait_until_whole()?;
+    ensure!(cluster.client_of(2)?.get(47_u32.to_be_bytes())?.value == Some(value.into()), "it has caught up");
+    cluster.signal(2, Signal::TERM)?;
+    ensure!(cluster.wait_for_exit(2)?.success());
+    drop(cluster);
+    Ok(())
+}

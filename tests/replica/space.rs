@@ -1,0 +1,156 @@
+//! Disks that get full.
+
+use kvstore::wire::client::NodeStatus;
+
+use super::*;
+
+/// Less than any snapshot.
+const NONE: u64 = 1 << 10;
+const PLENTY: u64 = 1 << 30;
+
+impl World {
+    /// The disks have so much left from now on, and have been asked.
+    fn set_free(&mut self, bytes: &[(usize, u64)]) {
+        for (node, bytes) in bytes {
+            self.free[*node].set(*bytes);
+        }
+        self.pass(150);
+    }
+
+    /// So much that puts are refused and deletes are not: one more segment fits, two do not.
+    fn low(&mut self, node: usize) -> u64 {
+        self.pass(150); // until the next segment is prepared, and takes nothing any more
+        self.status(node).disk.reserve_bytes - 1
+    }
+
+    fn status(&mut self, node: usize) -> NodeStatus {
+        self.ask(node, 9_999, RequestBody::Status);
+        self.pass(1);
+        match self.answer(9_999).expect("status is answered at once").1.body {
+            ResponseBody::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn write_at_leader(&mut self, id: u64, body: RequestBody) -> ResponseBody {
+        let leader = self.leader().expect("somebody leads");
+        self.ask(leader, id, body);
+        self.pass(2);
+        self.answer(id).expect("it is answered").1.body
+    }
+}
+
+fn is_no_space(body: &ResponseBody, node: u64) -> bool {
+    let named = format!("node {node} has");
+    matches!(body, ResponseBody::Refused(refused @ Refused::NoSpace(message))
+        if refused.is_definite() && message.contains(&named) && message.contains("free some space"))
+}
+
+fn delete(sequence: u64, key: &str) -> RequestBody {
+    let RequestBody::Write(write) = put(sequence, key, "") else { unreachable!() };
+    let operation = Operation::Delete { key: Bytes::copy_from_slice(key.as_bytes()) };
+    RequestBody::Write(Write { operation, ..write })
+}
+
+#[test]
+fn majority_without_room_refuses_writes_and_heals_by_itself() {
+    let mut world = World::founded(3);
+    assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
+    let low = world.low(1);
+    world.set_free(&[(1, low), (2, low)]);
+    assert!(is_no_space(&world.write_at_leader(2, put(2, "key", "new")), 2));
+    world.ask(0, 3, get("key"));
+    world.pass(2);
+    assert_eq!(world.answer(3).unwrap().1.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+    assert_eq!(world.write_at_leader(4, put(1, "key", "value")), written(true), "a result is told again");
+
+    // At the mark again it is not enough: it must be well above it.
+    world.set_free(&[(1, low + 1)]);
+    let refused = world.write_at_leader(5, put(5, "key", "new"));
+    assert!(is_no_space(&refused, 2) || is_no_space(&refused, 3), "{refused:?}");
+    world.set_free(&[(1, PLENTY)]);
+    assert_eq!(world.write_at_leader(6, put(6, "key", "new")), written(false));
+}
+
+#[test]
+fn one_follower_without_room_stops_nobody() {
+    let mut world = World::founded(3);
+    world.set_free(&[(2, NONE)]);
+    assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
+    // Until it is needed for a majority.
+    world.kill(1);
+    world.pass(50);
+    assert!(is_no_space(&world.write_at_leader(2, put(2, "key", "new")), 3));
+    world.restart(1);
+    world.pass(50);
+    assert_eq!(world.write_at_leader(3, put(3, "key", "new")), written(false));
+}
+
+#[test]
+fn leader_that_alone_is_low_hands_over() {
+    let mut world = World::founded(3);
+    let leader = world.leader().unwrap();
+    let low = world.low(leader);
+    world.set_free(&[(leader, low)]);
+    world.pass(100);
+    let next = world.leader().expect("another leads");
+    assert_ne!(next, leader);
+    assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
+    world.pass(3_000);
+    assert_eq!(world.leader(), Some(next), "nobody hands back");
+}
+
+#[test]
+fn alone_node_without_room_takes_deletes_as_long_as_it_can() {
+    let mut world = World::founded(1);
+    assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
+    let low = world.low(0);
+    world.set_free(&[(0, low)]);
+    assert!(is_no_space(&world.write_at_leader(2, put(2, "key", "new")), 1));
+    assert_eq!(world.write_at_leader(3, delete(3, "key")), written(false));
+    world.set_free(&[(0, NONE)]);
+    assert!(is_no_space(&world.write_at_leader(4, delete(4, "key")), 1));
+    assert_eq!(world.status(0).disk.free_bytes, NONE);
+    world.set_free(&[(0, PLENTY)]);
+    assert_eq!(world.write_at_leader(5, put(5, "key", "new")), written(false));
+}
+
+#[test]
+fn cluster_without_any_room_still_elects_and_expires() {
+    let mut world = World::founded(3);
+    assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
+    world.set_free(&[(0, NONE), (1, NONE), (2, NONE)]);
+    let (leader, before) = (world.leader().unwrap(), world.node(0).durable_index());
+    world.kill(leader);
+    world.pass(700);
+    let next = world.leader().expect("another is elected");
+    assert_ne!(next, leader);
+    assert!(world.node(next).durable_index() > before, "its no-op is written");
+    assert!(matches!(world.write_at_leader(2, put(2, "a", "b")), ResponseBody::Refused(Refused::NoSpace(_))));
+    world.ask(next, 3, get("key"));
+    world.pass(2);
+    assert_eq!(world.answer(3).unwrap().1.body, ResponseBody::Value(Some(Bytes::from_static(b"value"))));
+}
+
+#[test]
+fn deletes_lower_the_mark_at_once() {
+    let mut world = World::founded(1);
+    let value = "x".repeat(100_000);
+    for number in 1..=5 {
+        world.write_at_leader(number, put(number, &format!("key{number}"), &value));
+    }
+    world.pass(200);
+    let full = world.status(0).disk.reserve_bytes;
+    assert!(full > 500_000, "a snapshot has all of it: {full}");
+    world.set_free(&[(0, full - 50_000)]);
+    assert!(is_no_space(&world.write_at_leader(11, put(11, "more", &value)), 1));
+    for number in 1..=3 {
+        assert_eq!(
+            world.write_at_leader(20 + number, delete(20 + number, &format!("key{number}"))),
+            written(false)
+        );
+    }
+    world.pass(200);
+    assert!(world.status(0).disk.reserve_bytes < full - 250_000);
+    assert_eq!(world.write_at_leader(30, put(30, "more", &value)), written(false));
+}
