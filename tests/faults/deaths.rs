@@ -15,9 +15,8 @@ fn leader_killed_again_and_again_loses_and_repeats_nothing() -> Result<()> {
         while stage.goes_on() {
             stage.pause(100..600);
             let leader = stage.leader()?;
-            let killed = Instant::now();
             stage.kill(leader)?;
-            stage.wait_for_election(killed, leader)?;
+            stage.leader_other_than(leader)?;
             stage.prove();
             stage.load.wait_for(20)?;
             stage.start(leader)?;
@@ -97,8 +96,9 @@ fn leave(stage: &mut Stage, node: usize) -> Result<()> {
     Ok(())
 }
 
-/// How long a client that is connected waits, where the leader's connections are reset and where they
-/// fall silent. What is printed is no measurement while other tests run; `kvstore demo --trials` is.
+/// How long a client that is connected waits, where the leader is killed and where its cables fall
+/// silent. What is printed is no measurement: other tests run, and a proxy before a dead leader's port
+/// accepts and closes, which is no evidence of a death. `kvstore demo --trials` measures.
 #[test]
 fn failovers_one_after_another_with_resets_and_in_silence_are_all_survived() -> Result<()> {
     Scene { cables: true, ..Scene::new("failovers") }.play(|stage| {
@@ -117,14 +117,14 @@ fn failovers_one_after_another_with_resets_and_in_silence_are_all_survived() -> 
             }
             client.put("failover", "after")?;
             waits[usize::from(is_silent)].push(struck.elapsed());
-            stage.wait_for_election(struck, leader)?;
+            stage.leader_other_than(leader)?;
             stage.prove();
             if is_silent {
                 stage.mend();
             } else {
                 stage.start(leader)?;
             }
-            stage.cluster.wait_for_line(leader, struck, |line| line.contains("new leader"))?;
+            stage.wait_until_follows(leader)?;
         }
         for (how, mut waits) in ["killed", "silent"].into_iter().zip(waits) {
             waits.sort();

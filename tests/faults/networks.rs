@@ -104,7 +104,9 @@ fn links_with_delays_and_stalls_cause_no_election() -> Result<()> {
         stall: Duration::from_millis(200),
         ..Weather::default()
     };
-    Scene { cables: true, options: &CALM, ..Scene::new("slow-links") }.play(|stage| {
+    // Each of them gets few answers.
+    let scene = Scene { clients: 24, cables: true, options: &CALM, ..Scene::new("slow-links") };
+    scene.play(|stage| {
         let began = Instant::now();
         let before = stage.mesh().disturbed();
         stage.note(&format!("{slow:?} everywhere"));

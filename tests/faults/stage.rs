@@ -12,15 +12,13 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use crate::cluster::{Cluster, LogLine, PATIENCE, list_of_others};
+use crate::cluster::{Cluster, PATIENCE, list_of_others, place_of};
 use crate::judge::{self, StallWatch};
 use crate::load::{Load, REST, read_for_the_record};
 use crate::proxy::{Mesh, Weather};
 use crate::record::Recorder;
 use crate::setup::{client_of, eventually, program};
 
-/// Clients of a scenario.
-const CLIENTS: usize = 6;
 const HISTORY: &str = "history.jsonl";
 
 /// What a scenario is played on.
@@ -29,6 +27,7 @@ pub(crate) struct Scene {
     /// Its name, also that of the directory that a failure leaves.
     pub(crate) name: &'static str,
     pub(crate) nodes: usize,
+    pub(crate) clients: usize,
     /// Whether the links between nodes lead through cables that can be disturbed.
     pub(crate) cables: bool,
     /// Further options of all nodes.
@@ -36,9 +35,9 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Three nodes that are linked directly.
+    /// Three nodes that are linked directly, and six clients.
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, nodes: 3, cables: false, options: &[] }
+        Self { name, nodes: 3, clients: 6, cables: false, options: &[] }
     }
 
     /// Plays a scenario on it, and judges what came of it.
@@ -81,7 +80,7 @@ impl Stage {
         let recorder = Recorder::create(&cluster.directory().join(HISTORY))?;
         let endpoints = (0..scene.nodes).map(|node| cluster.endpoint(node)).collect();
         let mut load = Load::new(recorder, endpoints, seed);
-        load.add_clients(CLIENTS, REST);
+        load.add_clients(scene.clients, REST);
         load.wait_for(20)?;
         let until = Instant::now() + Duration::from_secs(seconds);
         let (rng, stalls) = (StdRng::seed_from_u64(seed), Some(StallWatch::start()));
@@ -114,11 +113,29 @@ impl Stage {
 
     /// The place of the node that leads in the latest term.
     pub(crate) fn leader(&self) -> Result<usize> {
-        eventually("a leader", || {
-            let views = (0..self.nodes()).filter_map(|node| Some((node, self.cluster.status(node).ok()?)));
-            let leaders = views.filter(|(_, view)| view.role == RoleName::Leader);
-            leaders.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
+        eventually("a leader", || self.leader_now())
+    }
+
+    /// Waits until another node than this one leads.
+    pub(crate) fn leader_other_than(&self, old: usize) -> Result<usize> {
+        eventually("another leader", || self.leader_now().filter(|leader| *leader != old))
+    }
+
+    /// Waits until a node follows the one that leads, or leads itself.
+    pub(crate) fn wait_until_follows(&self, node: usize) -> Result<()> {
+        eventually("a node that follows", || {
+            let leader = self.leader_now()?;
+            let followed = place_of(self.cluster.status(node).ok()?.leader?).ok()?;
+            (followed == leader).then_some(())
         })
+    }
+
+    fn leader_now(&self) -> Option<usize> {
+        // Who is dead would be asked until the patience of the one who asks is over.
+        let running = (0..self.nodes()).filter(|node| self.cluster.pid(*node).is_ok());
+        let views = running.filter_map(|node| Some((node, self.cluster.status(node).ok()?)));
+        let leaders = views.filter(|(_, view)| view.role == RoleName::Leader);
+        leaders.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
     }
 
     /// A node that does not lead.
@@ -147,11 +164,6 @@ impl Stage {
     /// All cables as they should be.
     pub(crate) fn mend(&self) {
         (0..self.nodes()).for_each(|node| self.mesh().set_around(node, Weather::default()));
-    }
-
-    /// Waits until a node says that it won an election since then.
-    pub(crate) fn wait_for_election(&mut self, since: Instant, old: usize) -> Result<LogLine> {
-        self.cluster.wait_for(since, |line| line.node != old && line.text.contains("elected leader"))
     }
 
     /// Kills a node, and waits until it is gone.
