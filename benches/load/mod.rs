@@ -7,7 +7,7 @@ mod cluster;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,7 +37,12 @@ pub(crate) struct Load {
 impl Nodes {
     /// Starts so many, with empty directories, and waits until they agree.
     pub(crate) fn start(count: usize) -> Result<Self> {
-        let mut cluster = Cluster::new(env!("CARGO_BIN_EXE_kvstore").into(), count, list_of_others)?;
+        Self::start_as(env!("CARGO_BIN_EXE_kvstore").into(), count)
+    }
+
+    /// The same, of a program that takes the options of a node.
+    pub(crate) fn start_as(program: PathBuf, count: usize) -> Result<Self> {
+        let mut cluster = Cluster::new(program, count, list_of_others)?;
         (0..count).try_for_each(|node| cluster.start(node))?;
         let leader = cluster.wait_until_whole()?;
         Ok(Self { cluster, count, leader })
@@ -75,6 +80,27 @@ impl Nodes {
     pub(crate) fn snapshots_since(&mut self, began: Instant) -> Vec<(usize, Duration)> {
         let lines = self.cluster.lines_since(began, |line| line.contains("snapshot saved"));
         lines.into_iter().map(|line| (line.node + 1, line.at - began)).collect()
+    }
+
+    /// The process of each node, the one that led at the beginning first.
+    pub(crate) fn processes(&self) -> Result<Vec<i32>> {
+        let others = (0..self.count).filter(|node| *node != self.leader);
+        let nodes = [self.leader].into_iter().chain(others);
+        nodes.map(|node| Ok(self.cluster.pid(node)?.as_raw_nonzero().get())).collect()
+    }
+
+    /// Tells all to end, the one that led at the beginning last, and gives the last line of each
+    /// that has this word, that one's first.
+    pub(crate) fn end(mut self, word: &str) -> Result<Vec<String>> {
+        let others = (0..self.count).filter(|node| *node != self.leader);
+        let mut words = Vec::new();
+        for node in others.chain([self.leader]).collect::<Vec<_>>() {
+            let since = Instant::now();
+            self.cluster.signal(node, Signal::TERM)?;
+            words.insert(0, self.cluster.wait_for_line(node, since, |line| line.contains(word))?.text);
+            self.cluster.wait_for_exit(node)?;
+        }
+        Ok(words)
     }
 
     /// The memory that the largest node takes, in MiB.
