@@ -96,8 +96,8 @@ impl fmt::Display for Waiting {
             }
             Waiting::InCluster(id, address, cluster) => write!(
                 f,
-                "node {id} at {address} is in cluster {cluster} already: it must know this node \
-                 (a lost directory cannot come back under its old id)"
+                "node {id} at {address} is in cluster {cluster} already: if this node is a \
+                 member it is told, or sent the data first (a lost directory cannot come back under its old id)"
             ),
             Waiting::OtherSet(id, address, met) => {
                 let met: Vec<String> = met.iter().map(ToString::to_string).collect();

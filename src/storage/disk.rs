@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
 use super::OpenError;
 
 /// One flat directory of files. Names have no separators.
@@ -236,7 +239,12 @@ fn directory_error(path: &Path, cause: &io::Error) -> OpenError {
 
 fn locked_error(path: &Path) -> OpenError {
     let holder = std::fs::read_to_string(path.join(LOCK)).ok();
-    let pid = holder.and_then(|holder| holder.trim().parse().ok());
+    // Who reads a directory locks it too, and leaves no trace: the last node there may be gone.
+    let is_alive = |pid: &u32| {
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+    };
+    let pid = holder.and_then(|holder| holder.trim().parse().ok()).filter(is_alive);
     OpenError::Locked { path: path.display().to_string(), pid }
 }
 

@@ -1,18 +1,13 @@
 //! `kv_client backup`: fetches a snapshot, chunk by chunk, into a file.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use kvstore::client::{BackupChunk, Client, Reply};
 use kvstore::storage::{BackupError, BackupWriter, FileDisk};
 use kvstore::wire::entry::Snapshot;
 
 use crate::Failure;
-
-/// What takes less than this is not worth a word; neither is more than one a second.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PACE: Duration = Duration::from_secs(1);
+use crate::progress::Progress;
 
 /// A backup that is complete.
 pub(crate) struct Backup {
@@ -27,7 +22,7 @@ pub(crate) struct Backup {
 pub(crate) fn make(client: &mut Client, path: &Path, replace: bool) -> Result<Backup, Failure> {
     let (mut disk, name) = place_of(path)?;
     BackupWriter::check_name(&mut disk, &name, replace)?;
-    let mut progress = Progress::begin();
+    let progress = Progress::begin("waiting for a snapshot");
     let mut writer: Option<BackupWriter<FileDisk>> = None;
     loop {
         let known = writer.as_ref().map(BackupWriter::id);
@@ -88,32 +83,6 @@ fn place_of(path: &Path) -> Result<(FileDisk, String), Failure> {
         Failure::Place(format!("cannot store a backup as {path}: {cause}: name a file in a directory"))
     };
     FileDisk::of_file(path).map_err(unusable)
-}
-
-/// What is said while a backup takes long.
-struct Progress {
-    began: Instant,
-    next_word: Duration,
-}
-
-impl Progress {
-    fn begin() -> Self {
-        Self { began: Instant::now(), next_word: PATIENCE }
-    }
-
-    fn note(&mut self, written_bytes: u64, bytes: u64) {
-        let elapsed = self.began.elapsed();
-        let is_terminal = io::stderr().is_terminal();
-        if self.next_word <= elapsed {
-            self.next_word = elapsed + PACE;
-            let (begin, end) = if is_terminal { ("\r", " ") } else { ("", "\n") };
-            let (written, all) = (written_bytes >> 20, bytes >> 20);
-            _ = write!(io::stderr(), "{begin}kv_client: {written} of {all} MiB{end}");
-        }
-        if written_bytes == bytes && self.next_word > PATIENCE && is_terminal {
-            _ = writeln!(io::stderr());
-        }
-    }
 }
 
 impl From<BackupError> for Failure {

@@ -17,6 +17,7 @@ use crate::arguments::{Arguments, Cas, Command, SessionCommand, bytes, parse_cli
 use crate::backup;
 use crate::bench;
 use crate::output::Output;
+use crate::progress::Progress;
 
 /// A definite no.
 const NO: u8 = 1;
@@ -120,6 +121,7 @@ fn compare_and_set(
 fn snapshots(arguments: &Arguments, output: &mut Output) -> Result<u8, Failure> {
     let Options { endpoints, timeout } = arguments.options();
     let deadline = Instant::now() + timeout;
+    let _progress = Progress::begin("waiting for a snapshot");
     for endpoint in endpoints {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let mut client = Client::connect(Options::new([endpoint]).with_timeout(left))?;

@@ -11,6 +11,7 @@ mod backup;
 mod bench;
 mod commands;
 mod output;
+mod progress;
 
 use std::io;
 use std::process::ExitCode;
