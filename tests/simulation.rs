@@ -8,6 +8,7 @@ use std::time::Duration;
 use kvstore::planted::Bug;
 use sim::pipe_plan::Mode;
 use sim::runner;
+use sim::world::wide::{Figures, Wide};
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -76,6 +77,37 @@ fn kept_seed(line: &str) -> (Mode, u64) {
     };
     let seed = line.split(' ').next().and_then(|seed| seed.parse().ok());
     (mode, seed.expect("a line names its seed"))
+}
+
+/// `WIDE_SEEDS=n` takes medians over so many fail-overs. Prints the table of `docs/performance.md`.
+#[test]
+fn wide_links_cost_little_more_than_their_round_trips() {
+    let seeds = number("WIDE_SEEDS").unwrap_or(3);
+    println!(
+        "| nodes | round trip | heartbeat, election | put, least | put | killed, least | killed | silent, least | silent |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    for round_trip in [1, 10, 50, 150].map(Duration::from_millis) {
+        for nodes in [3, 5, 7] {
+            let wide = Wide { nodes, round_trip };
+            let (timing, least, found) = (wide.timing(), wide.least(), wide.measure(seeds));
+            let Figures { put, killed, silent } = found;
+            println!(
+                "| {nodes} | {} ms | {}, {}-{} ms | {} | {} | {} | {} | {} | {} |",
+                round_trip.as_millis(),
+                timing.heartbeat.as_millis(),
+                timing.election_min.as_millis(),
+                timing.election_max.as_millis(),
+                ms(least.put),
+                ms(put),
+                ms(least.killed),
+                ms(killed),
+                ms(least.silent),
+                ms(silent),
+            );
+        }
+    }
 }
 
 /// Bugs that these seeds do not find: holes of the simulator, until somebody closes them. Golden

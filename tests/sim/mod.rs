@@ -24,4 +24,4 @@ mod store_model;
 mod trace;
 mod transfers;
 mod words;
-mod world;
+pub(crate) mod world;

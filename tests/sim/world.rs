@@ -13,6 +13,7 @@ mod links;
 mod liveness;
 mod pipes;
 mod turns;
+pub(crate) mod wide;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
