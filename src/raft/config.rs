@@ -46,8 +46,12 @@ impl Config {
     }
 
     /// How far apart survivors that saw the same leader die begin, by their rank, so that they do
-    /// not collide; long enough for a pre-vote to come back on a local network.
-    pub(super) const STAGGER: Duration = Duration::from_millis(5);
+    /// not collide: the second shall ask when the first has its pre-vote and is a candidate, whose
+    /// vote it cannot get. That is a round trip later, less the way of the question, and heartbeats
+    /// are no closer together than a round trip where somebody chose them for the links.
+    pub(super) fn stagger(&self) -> Duration {
+        self.heartbeat * 2 / 3
+    }
 
     /// How long a voter whose link to the leader is lost keeps a pre-vote unanswered, at most,
     /// while its redial is undecided.

@@ -142,7 +142,7 @@ impl Follower {
         }
         self.forget_leader(core);
         let rank = core.rank_without(peer);
-        self.election_deadline = self.election_deadline.min(now + Config::STAGGER * rank);
+        self.election_deadline = self.election_deadline.min(now + core.config.stagger() * rank);
         self.cause = Cause::LostConnection;
     }
 
