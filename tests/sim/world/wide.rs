@@ -18,9 +18,9 @@ use crate::sim::pipe_plan::Mode;
 use crate::sim::plan::{Plan, Timing};
 
 /// For so long links are made, the cluster is founded, and a leader is found.
-const SETTLING: Duration = Duration::from_secs(10);
+const SETTLING: Duration = Duration::from_secs(5);
 /// For so long puts are measured.
-const MEASURED: Duration = Duration::from_secs(20);
+const MEASURED: Duration = Duration::from_secs(5);
 /// A fail-over that takes longer is none.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -43,11 +43,15 @@ pub(crate) struct Figures {
 }
 
 impl Wide {
-    /// The timing that such links want: a heartbeat each round trip, and elections after the same
-    /// number of heartbeats as by default.
+    /// The timing that such links want: the default where a heartbeat leaves room for three round
+    /// trips, else a heartbeat each round trip, and elections after 6 to 12 of them.
     pub(crate) fn timing(&self) -> Timing {
-        let heartbeat = self.round_trip.max(Duration::from_millis(30));
-        Timing { heartbeat, election_min: heartbeat * 5, election_max: heartbeat * 25 / 3 }
+        let usual = Duration::from_millis(30);
+        if self.round_trip * 3 <= usual {
+            return Timing { heartbeat: usual, election_min: usual * 5, election_max: usual * 25 / 3 };
+        }
+        let heartbeat = self.round_trip;
+        Timing { heartbeat, election_min: heartbeat * 6, election_max: heartbeat * 12 }
     }
 
     /// Client to leader and back, around leader to follower and back. After a death: the reset comes
