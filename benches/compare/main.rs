@@ -4,11 +4,13 @@
 //! long each work lasts, `-- --rounds N` (1) how often the whole is repeated: the median counts.
 //! What is not installed is named as missing (Debian: `etcd-server`, `etcd-client`,
 //! `redis-server`). Each work begins with empty directories; the three take turns with every work,
-//! so that whatever disturbs the machine disturbs each alike. The load is one thread for each:
+//! so that whatever disturbs the machine disturbs each alike. The last line is the floor of `floor`. The load is one thread for each:
 //! `kv_client bench` for ours, [`driver`] for the others.
 
 mod driver;
 mod etcd;
+#[path = "../floor/processes.rs"]
+mod floor;
 #[path = "../load/mod.rs"]
 #[expect(unused, reason = "other benches use the rest")]
 mod load;
@@ -16,13 +18,14 @@ mod redis;
 mod work;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use driver::Measured;
 use etcd::Etcd;
-use load::{Nodes, figure, machine};
+use floor::Floor;
+use load::{Nodes, Ports, figure, machine};
 use redis::Redis;
 use work::{KEYS, Op, Row, VALUE_BYTES, WORKS, Work};
 
@@ -52,6 +55,9 @@ What an answer promises, and what it does not:
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(played) = floor::play(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        return played;
+    }
     let is_quick = words.iter().any(|word| word == "--test" || word == "--quick");
     let option = |name: &str, default: u64| -> Result<u64> {
         let place = words.iter().position(|word| word == name);
@@ -66,6 +72,8 @@ fn main() -> Result<()> {
     let time = Duration::from_secs(seconds);
     print_conditions(seconds, rounds);
     let present: Vec<System> = SYSTEMS.into_iter().filter(|system| system.version().is_some()).collect();
+    // Beside the work that it is compared with, which is the first.
+    let floor = floor_us(time)?;
     let mut table = Vec::new();
     for work in WORKS {
         let mut rows: Vec<Vec<Row>> = present.iter().map(|_| Vec::new()).collect();
@@ -79,6 +87,7 @@ fn main() -> Result<()> {
         table.push((work, rows.iter().map(|rows| median(rows)).collect::<Vec<Row>>()));
     }
     print_table(&present, &table);
+    print_floor(floor, &table);
     println!("\n{PROMISES}");
     Ok(())
 }
@@ -166,6 +175,26 @@ fn print_conditions(seconds: u64, rounds: u64) {
         println!("- {}: {}", system.name(), version.as_deref().unwrap_or("**not installed, missing here**"));
     }
     println!();
+}
+
+/// The least that a durable write on two of three can cost here: the median, in microseconds.
+fn floor_us(time: Duration) -> Result<f64> {
+    let ports = Ports::claim(3)?;
+    let mut floor = Floor::start([0, 1, 2].map(|place| ports.number(place)))?;
+    let (began, mut micros) = (Instant::now(), Vec::new());
+    while began.elapsed() < time {
+        let before = Instant::now();
+        floor.write()?;
+        micros.push(before.elapsed().as_secs_f64() * 1e6);
+    }
+    micros.sort_by(f64::total_cmp);
+    Ok(micros[micros.len() / 2])
+}
+
+fn print_floor(floor: f64, table: &[(Work, Vec<Row>)]) {
+    let rows = table.first().map_or(&[][..], |(_, rows)| rows);
+    let times = rows.iter().map(|row| format!("{:.2} times", row.p50_us / floor)).collect::<Vec<_>>();
+    println!("| put, 1 client, p50, beside the floor of {floor:.0} us | {} | |", times.join(" | "));
 }
 
 fn print_table(present: &[System], table: &[(Work, Vec<Row>)]) {

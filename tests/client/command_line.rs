@@ -112,8 +112,8 @@ fn status_is_a_table_that_lines_up() {
     let (status, stdout, _) = line(&node.address, "status");
     let address = &node.address;
     let expected = format!(
-        "ID  ADDRESS          ROLE    TERM  LEADER  COMMIT  APPLIED  LAST  LAG  VERSION\n\
-         1   {address}  leader  5     1       12      11       13    1    0.1.0\n"
+        "ID  ADDRESS          ROLE    TERM  LEADER  COMMIT  APPLIED  LAST  LAG  FREE      VERSION\n\
+         1   {address}  leader  5     1       12      11       13    1    3072 MiB  0.1.0\n"
     );
     assert_eq!((status, stdout), (0, expected));
 }
