@@ -3,14 +3,15 @@
 
 use bytes::Bytes;
 use kvstore::raft::invariants::{View, check, check_step};
-use kvstore::raft::{Config, Raft};
+use kvstore::raft::{Config, LogBounds, Raft};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
 use kvstore::wire::Writer;
-use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload};
+use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, SnapshotId};
 use kvstore::wire::peer::{
-    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, Message, PreVote,
-    PreVoteResponse, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse, TimeoutNow,
+    AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
+    InstallSnapshot, InstallSnapshotResponse, Message, PreVote, PreVoteResponse, ReadIndex,
+    ReadIndexResponse, RequestVote, RequestVoteResponse, TimeoutNow,
 };
 
 use super::source::Source;
@@ -55,6 +56,11 @@ fn act(raft: &mut Raft, now: Instant, source: &mut Source<'_>, asked: &mut Vec<(
             asked.extend(sent.map(|envelope| (envelope.to, envelope.message)));
             asked.drain(..asked.len().saturating_sub(MAX_ASKED));
             while raft.next_to_apply().is_some() {}
+            drop(raft.take_snapshot_inputs());
+            if let Some(snapshot) = raft.next_snapshot().filter(|_| source.choice(4) == 0) {
+                raft.on_snapshot_saved(snapshot);
+                raft.compact(4, LogBounds { trailing_bytes: 0, max_bytes: 0 });
+            }
         }
         10 | 11 if !asked.is_empty() => {
             let (from, question) = asked.swap_remove(source.choice(asked.len()));
@@ -106,7 +112,7 @@ fn fair_answer(question: &Message) -> Option<Message> {
 
 fn message(raft: &Raft, source: &mut Source<'_>) -> Message {
     let last = raft.log().last();
-    let choice = source.choice(12);
+    let choice = source.choice(14);
     let term = Term(source.number(raft.term().0));
     let (index, index_term) = (LogIndex(source.number(last.index.0)), Term(source.number(last.term.0)));
     let (number, flag) = (source.number(3), source.flag());
@@ -149,6 +155,17 @@ fn message(raft: &Raft, source: &mut Source<'_>) -> Message {
         10 => {
             let read_index = flag.then_some(index);
             Message::ReadIndexResponse(ReadIndexResponse { term, request: number, read_index })
+        }
+        11 => {
+            let (offset, chunk) = (source.number(0), Bytes::from_static(b"chunk"));
+            let snapshot = SnapshotId { index, term: index_term, bytes: source.number(9000), checksum: 1 };
+            Message::InstallSnapshot(InstallSnapshot { term, snapshot, offset, chunk })
+        }
+        12 => {
+            let snapshot = SnapshotId { index, term: index_term, bytes: 9000, checksum: 1 };
+            let received = InstallResult::Received { offset: source.number(0) };
+            let result = if flag { InstallResult::Installed } else { received };
+            Message::InstallSnapshotResponse(InstallSnapshotResponse { term, snapshot, result })
         }
         _ => Message::TimeoutNow(TimeoutNow { term }),
     }

@@ -174,14 +174,19 @@ impl Candidate {
 
     pub(super) fn on_request_vote_response(
         &mut self,
-        core: &Core,
+        core: &mut Core,
         from: NodeId,
         message: RequestVoteResponse,
     ) -> Transition {
-        match &mut self.votes {
-            Some(votes) => votes.record(from, message.vote_granted),
-            None => return Transition::Stay, // this node asked for none in this term
+        let Some(votes) = &mut self.votes else {
+            return Transition::Stay; // this node asked for none in this term
         };
+        // The question leaves when this node's own vote is durable, and not before.
+        if !votes.has(core.config.id) {
+            core.violation(from, "a vote that was not asked for yet");
+            return Transition::Stay;
+        }
+        votes.record(from, message.vote_granted);
         self.standing(core)
     }
 }

@@ -47,6 +47,11 @@ impl Tally {
         is_first
     }
 
+    /// Whether this voter has answered.
+    pub(super) fn has(&self, voter: NodeId) -> bool {
+        self.votes.contains_key(&voter)
+    }
+
     /// How the election stands among `voters`; answers of anybody else do not count.
     #[must_use]
     pub(super) fn standing(&self, voters: &[NodeId]) -> Standing {

@@ -170,6 +170,7 @@ scripts! {
     hostile_term_far_beyond_all_others_is_not_adopted
     hostile_stranger_is_not_heard
     hostile_answers_to_what_was_never_asked_are_dropped
+    hostile_vote_that_comes_before_the_question_left_is_dropped
 }
 
 #[test]
