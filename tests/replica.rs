@@ -20,6 +20,8 @@ use tempfile::TempDir;
 
 #[path = "replica/limited_disk.rs"]
 mod limited_disk;
+#[path = "replica/restoring.rs"]
+mod restoring;
 #[path = "replica/space.rs"]
 mod space;
 #[path = "replica/standing.rs"]
@@ -111,20 +113,25 @@ impl World {
 
     /// The same, which takes snapshots as it is told.
     fn founded_with(count: usize, snapshots: SnapshotOptions) -> Self {
-        let directory = TempDir::new().unwrap();
+        let mut world = Self::linked(TempDir::new().unwrap(), count, snapshots);
+        let (now, configuration) = (world.now, cluster_of(count as u64));
+        world.node(0).found(now, configuration.clone());
+        for node in 1..count {
+            world.node(node).on_message(now, NodeId(1), Message::Found(configuration.clone()));
+        }
+        world.settle();
+        world
+    }
+
+    /// `count` replicas with what the directory holds of each, linked to each other.
+    fn linked(directory: TempDir, count: usize, snapshots: SnapshotOptions) -> Self {
         let now = Instant::from_millis(1_000);
         let free: Vec<Free> = (0..count).map(|_| Free::default()).collect();
         let start = |node| Some(open(directory.path(), node, now, snapshots, Free::clone(&free[node])));
         let nodes = (0..count).map(start).collect();
         let (cut_off, network) = (BTreeSet::new(), Network::default());
         let mut world = Self { nodes, free, cut_off, network, now, snapshots, directory };
-        let configuration = cluster_of(count as u64);
         world.link_all();
-        world.node(0).found(now, configuration.clone());
-        for node in 1..count {
-            world.node(node).on_message(now, NodeId(1), Message::Found(configuration.clone()));
-        }
-        world.settle();
         world
     }
 

@@ -143,7 +143,7 @@ impl<D: Disk> Replica<D> {
     /// There is no room for a snapshot: nobody shall wait for one.
     pub(super) fn refuse_snapshots(&mut self, why: &str) {
         for Waiter { client, request, .. } in std::mem::take(&mut self.snapshots.backups.waiters) {
-            self.refuse(client, request, Refused::Busy(why.to_owned()));
+            self.refuse(client, request, Refused::NoSpace(why.to_owned()));
         }
     }
 

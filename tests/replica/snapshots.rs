@@ -6,7 +6,7 @@ use kvstore::types::LogIndex;
 use super::*;
 
 /// A snapshot every few entries, in many small slices.
-const TINY: SnapshotOptions = SnapshotOptions {
+pub(crate) const TINY: SnapshotOptions = SnapshotOptions {
     floor_bytes: 4_000,
     slice_bytes: 700,
     log_bounds: LogBounds { trailing_bytes: 0, max_bytes: 100_000 },
@@ -22,7 +22,7 @@ const MOMENTS: [usize; 10] = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55];
 
 impl World {
     /// Puts numbers from `from` on, one at a time, each acknowledged; the value tells the number.
-    fn put_numbers(&mut self, numbers: std::ops::Range<u64>) {
+    pub(crate) fn put_numbers(&mut self, numbers: std::ops::Range<u64>) {
         for number in numbers {
             self.put_number(number);
         }
