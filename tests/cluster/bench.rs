@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -107,6 +107,17 @@ fn bench_across_a_fail_over_shows_a_gap_and_no_error() -> Result<()> {
     ensure!(number(&summary, "sent_again")? >= 1.0, "{summary}");
     ensure!(number(&summary, "longest_gap_ms")? > 0.0, "{summary}");
     ensure!(cluster.wait_until_whole()? != 0, "another node leads");
+    Ok(())
+}
+
+#[test]
+fn bench_that_is_interrupted_says_what_it_came_to() -> Result<()> {
+    let cluster = founded_with(3, &CALM)?;
+    let load = Running::start(&cluster, "--seconds 86400 --clients 3 --interval-ms 50")?;
+    kill_process(Pid::from_child(&load.process), Signal::INT)?;
+    let (status, summary) = load.end()?;
+    ensure!(status == 0 && summary["ok"] == true, "{summary}");
+    ensure!(number(&summary, "answers")? >= 1.0 && number(&summary, "seconds")? < 3_600.0, "{summary}");
     Ok(())
 }
 

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvstore::client::{Action, Answer, Error, LinkId, Session};
 use kvstore::time::{Clock, Duration, Instant};
@@ -56,6 +57,8 @@ pub(super) struct Load<'a> {
     pub(super) next: &'a mut dyn FnMut(&mut Workload) -> Task,
     pub(super) pace: &'a mut Pace,
     pub(super) figures: &'a mut Figures,
+    /// Becomes true if no more requests are wanted.
+    pub(super) is_over: &'a AtomicBool,
     pub(super) interval: Duration,
     /// Told of every interval, and who leads as far as it is known.
     pub(super) on_interval: &'a mut dyn FnMut(&Interval, Option<NodeId>),
@@ -212,7 +215,7 @@ impl Driver {
     /// Gives requests that are due to free lanes. When the next one is due, if there is one.
     fn send_what_is_due(&mut self, now: Instant, load: &mut Load<'_>) -> Option<Instant> {
         loop {
-            let due = load.pace.due(now)?;
+            let due = load.pace.due(now).filter(|_| !load.is_over.load(Ordering::Relaxed))?;
             if now < due || self.free.is_empty() {
                 return Some(due);
             }

@@ -18,9 +18,12 @@ mod sockets;
 mod workload;
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use kvstore::client::{Error, Options};
 use kvstore::time::Duration;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::Failure;
 use arguments::BenchArguments;
@@ -32,11 +35,12 @@ use workload::{Task, Workload};
 /// Runs the load; whether every request of it was answered.
 pub(crate) fn run(arguments: &BenchArguments, options: &Options, json: bool) -> Result<bool, Failure> {
     raise_descriptor_limit();
+    let is_over = end_early_on_signal().map_err(no_poll)?;
     let size = Size { clients: arguments.clients as usize, pipeline: arguments.pipeline as usize };
     let endpoints = &options.endpoints;
     let mut driver = Driver::new(endpoints, size, options.timeout, rand::random()).map_err(no_poll)?;
     let workload = Workload::new(arguments.op, &arguments.data, rand::random());
-    let mut bench = Bench { arguments, driver: &mut driver, workload };
+    let mut bench = Bench { arguments, driver: &mut driver, workload, is_over };
     bench.connect(size.clients * size.pipeline)?;
     bench.open_idle(endpoints)?;
     if arguments.data.fill {
@@ -61,6 +65,7 @@ struct Bench<'a> {
     arguments: &'a BenchArguments,
     driver: &'a mut Driver,
     workload: Workload,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Bench<'_> {
@@ -118,6 +123,7 @@ impl Bench<'_> {
             next,
             pace: &mut pace,
             figures: &mut figures,
+            is_over: &self.is_over,
             interval: Duration::from_millis(self.arguments.interval_ms),
             on_interval,
         };
@@ -140,6 +146,17 @@ fn all_answered(figures: &Figures, what: &str) -> Result<(), Failure> {
 
 fn no_poll(error: io::Error) -> Failure {
     Error::Unreachable(format!("the load cannot run: {error}")).into()
+}
+
+/// Becomes true at the first SIGINT or SIGTERM: the load ends, and says what it came to. The second one
+/// ends the process.
+fn end_early_on_signal() -> io::Result<Arc<AtomicBool>> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_over))?;
+        signal_hook::flag::register(signal, Arc::clone(&is_over))?;
+    }
+    Ok(is_over)
 }
 
 /// Raises the limit on open files as far as the system allows.

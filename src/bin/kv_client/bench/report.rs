@@ -23,24 +23,28 @@ pub(super) struct Result<'a> {
 
 /// The heading of [`progress`].
 pub(super) fn heading(what: &str) {
-    eprintln!("{what}");
-    eprintln!(
-        "{:>8} {:>10} {:>9} {:>9} {:>7} {:>7}",
+    say(&format!(
+        "{what}\n{:>8} {:>10} {:>9} {:>9} {:>7} {:>7}",
         "seconds", "per second", "p50 us", "p99 us", "leader", "errors"
-    );
+    ));
 }
 
 /// A line of progress.
 pub(super) fn progress(interval: &Interval, leader: Option<NodeId>) {
     let leader = leader.map_or("-".to_owned(), |leader| leader.to_string());
-    eprintln!(
+    say(&format!(
         "{:>8.1} {:>10.0} {:>9.0} {:>9.0} {leader:>7} {:>7}",
         interval.at.as_secs_f64(),
         interval.answers_per_second(),
         interval.p50_us,
         interval.p99_us,
         interval.failures,
-    );
+    ));
+}
+
+/// Whoever looked on may have gone; the measurement goes on.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 impl Result<'_> {
