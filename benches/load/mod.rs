@@ -5,6 +5,8 @@
 #[expect(unused, reason = "the demo uses all of it")]
 mod cluster;
 
+mod bounds;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -105,12 +107,16 @@ impl Nodes {
 
     /// The memory that the largest node takes, in MiB.
     pub(crate) fn resident_mib(&self) -> Result<u64> {
+        self.memory_mib("VmRSS:")
+    }
+
+    fn memory_mib(&self, name: &str) -> Result<u64> {
         let mut largest = 0;
         for node in 0..self.count {
             let status = format!("/proc/{}/status", self.cluster.pid(node)?.as_raw_nonzero());
             let status = fs::read_to_string(status)?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kib = line.and_then(|line| line.split_whitespace().next()).context("no VmRSS")?;
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().next()).context("no such memory")?;
             largest = largest.max(kib.parse::<u64>()? / 1024);
         }
         Ok(largest)

@@ -20,7 +20,7 @@ use super::{Options, Replica, Transport};
 use crate::kv::{Limits, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine};
 use crate::raft::{LogBounds, SnapshotInput};
 use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::MAX_SNAPSHOT_CHUNK_BYTES;
 use crate::wire::entry::{Entry, Snapshot, SnapshotId};
@@ -74,7 +74,7 @@ pub(super) struct Snapshots<F> {
     pub(super) restored: Option<Restored>,
 }
 
-/// What decides whether a snapshot is due.
+/// What decides whether a snapshot is due, and what snapshots cost.
 #[derive(Debug, Default)]
 pub(super) struct Sizes {
     /// The log after the last snapshot, about as it lies on disk.
@@ -83,6 +83,10 @@ pub(super) struct Sizes {
     retry_bytes: u64,
     /// The last snapshot.
     pub(super) last_bytes: u64,
+    /// This turn did something for snapshots or for compaction.
+    pub(super) is_busy: bool,
+    /// The longest turn that did, since people were told.
+    pub(super) longest_turn: Duration,
 }
 
 /// The one snapshot that is written to this node's disk.
@@ -231,7 +235,9 @@ impl<D: Disk> Replica<D> {
         now: Instant,
         transport: &mut impl Transport,
     ) -> Result<(), WriteError> {
+        self.snapshots.sizes.is_busy = self.has_snapshot_work();
         for input in self.raft.take_snapshot_inputs() {
+            self.snapshots.sizes.is_busy = true;
             match input {
                 SnapshotInput::Chunk(from, chunk) => self.snapshots.push_waiting(from, chunk),
                 SnapshotInput::Answer(from, answer) => self.on_chunk_answered(from, answer),
@@ -251,6 +257,11 @@ impl<D: Disk> Replica<D> {
             self.on_chunk(now, from, chunk)
         } else if self.snapshots.is_releasing {
             self.snapshots.is_releasing = self.storage.release_segment()?;
+            if !self.snapshots.is_releasing {
+                let longest = std::mem::take(&mut self.snapshots.sizes.longest_turn);
+                let longest_ms = longest.as_secs_f64() * 1e3;
+                log::info!("the log before the snapshot is released longest_turn_ms={longest_ms:.1}");
+            }
             Ok(())
         } else if let Work::Writing { .. } = self.snapshots.work {
             self.write_slice(now)
@@ -260,6 +271,14 @@ impl<D: Disk> Replica<D> {
             self.begin_snapshot()
         } else {
             Ok(())
+        }
+    }
+
+    /// The turn took so long; the server knows the clock.
+    pub fn on_turn_end(&mut self, took: Duration) {
+        let sizes = &mut self.snapshots.sizes;
+        if std::mem::take(&mut sizes.is_busy) {
+            sizes.longest_turn = sizes.longest_turn.max(took);
         }
     }
 

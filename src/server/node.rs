@@ -54,7 +54,8 @@ impl<D: Disk, S: Socket> Node<D, S> {
     /// would find something to do without any event; else at the next timer.
     pub fn end_turn(&mut self, now: Instant) -> Option<Instant> {
         let wake = if self.has_work(now) { Some(now) } else { self.next_wake() };
-        self.turns.end(now, wake);
+        let took = self.turns.end(now, wake);
+        self.replica.on_turn_end(took);
         wake
     }
 

@@ -41,12 +41,12 @@ impl Turns {
     }
 
     /// The turn has ended; the next poll shall return at `wake` at the latest. Counts and logs the
-    /// turn if it was long.
-    pub(super) fn end(&mut self, now: Instant, wake: Option<Instant>) {
+    /// turn if it was long. Gives how long it took.
+    pub(super) fn end(&mut self, now: Instant, wake: Option<Instant>) -> Duration {
         self.wake = wake.map_or(Instant::MAX, |wake| wake.max(now));
         let took = now.since(self.began);
         if took <= self.heartbeat {
-            return;
+            return took;
         }
         self.is_stalled = true;
         self.long += 1;
@@ -60,6 +60,7 @@ impl Turns {
                 self.long
             );
         }
+        took
     }
 }
 
