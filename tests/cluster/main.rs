@@ -11,6 +11,7 @@ mod backups;
 mod bad_input;
 mod bench;
 mod commands;
+mod damaged_files;
 mod durability;
 mod full_disk;
 mod hostile;

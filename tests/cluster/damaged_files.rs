@@ -1,0 +1,68 @@
+//! Flipped bits in the files of real nodes: found, refused by name, and nobody else is harmed.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::cluster::Cluster;
+use crate::setup::{Ended, founded, kv, run};
+
+/// Places in a file at which a bit is flipped, one after the other.
+const PLACES: usize = 12;
+
+fn file_of(cluster: &Cluster, node: usize, ending: &str) -> Result<PathBuf> {
+    let files = fs::read_dir(cluster.data(node))?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_wanted = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(ending) && !name.starts_with("spare")
+    };
+    files.filter(is_wanted).max().with_context(|| format!("no {ending}"))
+}
+
+/// A start of the node that is expected to be refused.
+fn start(cluster: &Cluster, node: usize) -> Result<Ended> {
+    run(cluster.command(node), b"")
+}
+
+#[test]
+fn bits_flipped_in_snapshot_or_log_are_refused_and_the_others_go_on() -> Result<()> {
+    let mut cluster = founded(3)?;
+    for number in 0..40 {
+        ensure!(kv(&cluster, 0, &format!("put key{number} value{number}"))?.status == 0);
+    }
+    ensure!(kv(&cluster, 2, "snapshot")?.status == 0);
+    ensure!(kv(&cluster, 0, "put last one")?.status == 0);
+    cluster.wait_until_whole()?;
+    cluster.signal(2, Signal::KILL)?;
+    cluster.wait_for_exit(2)?;
+
+    for ending in [".snap", ".wal"] {
+        let path = file_of(&cluster, 2, ending)?;
+        let sound = fs::read(&path)?;
+        // Of the log, what the records take: behind them nothing is promised. Of the last page of
+        // them only the marker tells, so it is left alone.
+        let used = sound.iter().rposition(|byte| *byte != 0).context("an empty file")? + 1;
+        let used = if ending == ".wal" { used.saturating_sub(2 * 4096).max(4200) } else { used };
+        for place in 0..PLACES {
+            let at = place * used / PLACES;
+            let mut damaged = sound.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, &damaged)?;
+            let refused = start(&cluster, 2)?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let words = [&*name, " at offset ", "Keep the directory"];
+            let is_told = words.iter().all(|word| refused.stderr.contains(word));
+            let is_version = (8..12).contains(&at) && refused.stderr.contains("has format version");
+            ensure!(refused.status == 1 && (is_told || is_version), "byte {at} of {name}: {refused:?}");
+            ensure!(fs::read(&path)? == damaged, "what is refused is left as it is");
+        }
+        fs::write(&path, &sound)?;
+    }
+    ensure!(kv(&cluster, 0, "put while-one-is-damaged yes")?.status == 0, "the others go on");
+    cluster.start(2)?;
+    cluster.wait_until_whole()?;
+    ensure!(kv(&cluster, 2, "get while-one-is-damaged")?.text() == "yes\n");
+    Ok(())
+}
