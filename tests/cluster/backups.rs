@@ -188,3 +188,27 @@ fn backup_whose_snapshot_is_gone_begins_anew_with_a_younger_one() -> Result<()> 
     ensure!(beyond.is_err_and(|error| error.word() == "malformed"));
     Ok(())
 }
+
+#[test]
+fn backup_whose_node_is_killed_in_the_middle_is_made_by_another() -> Result<()> {
+    let mut cluster = founded(3)?;
+    fill(&cluster, 60, 500_000)?;
+    let file = cluster.directory().join("all.backup");
+    let part = cluster.directory().join("all.backup.part");
+    let ports = format!("{},{}", cluster.port(2), cluster.port(1));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
+    command.args(["--port", &ports, "--json", "backup"]).arg(&file);
+    let making = std::thread::spawn(move || run(command, b""));
+    // Node 3 is asked first, and dies when some of its bytes are there.
+    eventually("the first bytes", || fs::metadata(&part).ok().filter(|part| part.len() > 0).map(drop))?;
+    cluster.signal(2, Signal::KILL)?;
+    cluster.wait_for_exit(2)?;
+    let made = making.join().expect("no panic")?;
+    ensure!(made.status == 0, "{made:?}");
+    ensure!(inspect(&file, &[])?.status == 0);
+    // Unless node 3 was through by then, somebody else has gone on, or begun anew and said so.
+    let answered_by = made.json()["node"].as_u64();
+    ensure!(answered_by == Some(3) || answered_by == Some(2), "{made:?}");
+    ensure!(made.stderr.is_empty() || made.stderr.contains("begins anew") || made.stderr.contains("MiB"));
+    Ok(())
+}
