@@ -1,11 +1,13 @@
 //! Whatever comes in at the port: nobody is heard who has not introduced himself, and of each who
 //! was let in, coming and going are told once.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
-use kvstore::net::{ConnectionId, Socket};
+use kvstore::net::{ConnectionId, Readiness, Socket};
 use kvstore::server::admission::{Admission, Limits};
 use kvstore::server::config::PeerEntry;
 use kvstore::server::message_bus::{Inbound, MessageBus};
@@ -34,16 +36,23 @@ enum Move {
 /// A socket whose other end acts by a script.
 struct Scripted(VecDeque<Move>);
 
+/// Who waits outside, and who was let in.
+struct Door {
+    waiting: VecDeque<Scripted>,
+    accepted: Rc<RefCell<Vec<ConnectionId>>>,
+}
+
 impl Socket for Scripted {
-    /// Who waits outside.
-    type Driver = VecDeque<Scripted>;
+    type Driver = Door;
 
     fn dial(_: &mut Self::Driver, _: ConnectionId, _: SocketAddr) -> io::Result<Self> {
         Err(ErrorKind::ConnectionRefused.into())
     }
 
-    fn accept(waiting: &mut Self::Driver, _: ConnectionId) -> io::Result<Self> {
-        waiting.pop_front().ok_or(ErrorKind::WouldBlock.into())
+    fn accept(door: &mut Door, id: ConnectionId) -> io::Result<Self> {
+        let socket = door.waiting.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        door.accepted.borrow_mut().push(id);
+        Ok(socket)
     }
 
     fn finish_connect(&mut self) -> io::Result<bool> {
@@ -79,7 +88,7 @@ fn member(id: u64) -> Member {
     Member { id: NodeId(id), incarnation: Incarnation(id * 100) }
 }
 
-fn bus(waiting: VecDeque<Scripted>, is_founded: bool) -> MessageBus<Scripted> {
+fn bus(door: Door, is_founded: bool) -> MessageBus<Scripted> {
     let address = |id: u64| SocketAddr::from(([10, 0, 0, id as u8], 9000));
     let configuration = Configuration::new(CLUSTER, (1..=3).map(member).collect()).expect("distinct members");
     let others = [1, 3];
@@ -101,7 +110,7 @@ fn bus(waiting: VecDeque<Scripted>, is_founded: bool) -> MessageBus<Scripted> {
         [1; 32],
     );
     let admission = Admission::new(Limits { clients: 4, unknown: 4, ..Limits::for_descriptors(1000, 2) });
-    MessageBus::new(waiting, peers, others.map(address).to_vec(), admission, Instant::ZERO)
+    MessageBus::new(door, peers, others.map(address).to_vec(), admission, Instant::ZERO)
 }
 
 /// The first byte says whether the cluster is founded; the rest are connections and what comes over
@@ -115,13 +124,18 @@ pub(crate) fn handshake(data: &[u8]) {
         waiting.push_back(Scripted(moves));
     }
     let connections = waiting.len();
-    let mut bus = bus(waiting, is_founded);
+    let accepted = Rc::new(RefCell::new(Vec::new()));
+    let mut bus = bus(Door { waiting, accepted: Rc::clone(&accepted) }, is_founded);
     let mut heard = Heard::default();
     let mut now = Instant::ZERO;
-    for _ in 0..4 * (connections + 1) {
+    for _ in 0..8 * (connections + 1) {
         now += Duration::from_millis(50);
         bus.on_listener_ready();
         bus.accept(now);
+        // More may have come since a read took less than it could have.
+        for id in accepted.borrow().iter() {
+            bus.on_event(*id, Readiness { readable: true, writable: true, ..Readiness::default() });
+        }
         for _ in 0..64 {
             if bus.ready_peers() + bus.ready_clients() == 0 {
                 break;
