@@ -3,23 +3,27 @@
 //! Nodes and clients come through one port, and which of the two somebody is shows in his first
 //! frame. So the caps apply at two moments. At the first frame: a client beyond the cap gets a
 //! refusal that says so. Before it: if too many connections have not introduced themselves, the
-//! one that had the longest time to do it makes room for the newest. Neither clients nor silent
-//! connections can therefore take the place of a node. Whoever does not read what is sent to him is
-//! closed when too much of it waits.
+//! one that had the longest time to do it makes room for the newest. The same holds, apart, for
+//! those who say that they are nodes and are not confirmed. Neither clients nor silent connections
+//! can therefore take the place of a node. Whoever does not read what is sent to him is closed when
+//! too much of it waits.
 
 use std::collections::BTreeSet;
 
 use crate::net::ConnectionId;
+use crate::wire::hello::Inquiry;
 
 /// Descriptors for everything but connections: log files, poll, signals, listener, standard
 /// streams, and some air.
 const RESERVED_DESCRIPTORS: u64 = 32;
-/// A link each way to every node, and one of the boot before.
-const DESCRIPTORS_PER_PEER: u64 = 3;
+/// A link each way to every node, one of the boot before, and an inquiry each way.
+const DESCRIPTORS_PER_PEER: u64 = 5;
 /// The most clients, whatever the system would allow.
 const MAX_CLIENTS: u64 = 65_536;
 /// The most connections that have not introduced themselves, or are being refused.
 const MAX_UNKNOWN: u64 = 256;
+/// The most connections that say they are nodes and are not confirmed.
+const MAX_CLAIMS: u64 = Inquiry::MAX_DIALS as u64;
 
 /// Connections accepted in one turn, at most.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -36,6 +40,8 @@ pub struct Limits {
     pub clients: usize,
     /// Connections that have not introduced themselves, or are being refused.
     pub unknown: usize,
+    /// Connections that say they are nodes and are not confirmed.
+    pub claims: usize,
     /// Bytes that one client has not taken yet; above the largest answer by a mebibyte at least.
     pub client_output_bytes: usize,
     /// Bytes that one node has not taken yet; above all that Raft may have under way to it.
@@ -50,9 +56,12 @@ impl Limits {
         let reserved = RESERVED_DESCRIPTORS + DESCRIPTORS_PER_PEER * peers as u64;
         let free = descriptors.saturating_sub(reserved).max(2);
         let unknown = (free / 4).clamp(1, MAX_UNKNOWN);
+        let claims = (free / 8).clamp(1, MAX_CLAIMS);
+        let clients = free.saturating_sub(unknown + claims).clamp(1, MAX_CLIENTS);
         Self {
-            clients: (free - unknown).min(MAX_CLIENTS) as usize,
+            clients: clients as usize,
             unknown: unknown as usize,
+            claims: claims as usize,
             client_output_bytes: CLIENT_OUTPUT_BYTES,
             peer_output_bytes: PEER_OUTPUT_BYTES,
         }
@@ -61,12 +70,14 @@ impl Limits {
 
 /// The state of the door.
 ///
-/// Invariant: `unknown` never holds more than its limit between two calls.
+/// Invariant: `unknown` and `claims` never hold more than their limits between two calls, and no
+/// connection stands in both.
 #[derive(Debug)]
 pub struct Admission {
     limits: Limits,
     clients: usize,
     unknown: BTreeSet<ConnectionId>,
+    claims: BTreeSet<ConnectionId>,
     /// Somebody may be waiting outside.
     listener_ready: bool,
     /// The process has run out of descriptors: nobody is let in until some are free again.
@@ -77,7 +88,8 @@ impl Admission {
     /// An open door. Somebody may have come before it was looked at.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, clients: 0, unknown: BTreeSet::new(), listener_ready: true, paused: false }
+        let (unknown, claims) = (BTreeSet::new(), BTreeSet::new());
+        Self { limits, clients: 0, unknown, claims, listener_ready: true, paused: false }
     }
 
     /// Whether accepting makes sense now.
@@ -116,13 +128,22 @@ impl Admission {
 
     /// Somebody came in. If that makes one too many, the one to be closed.
     pub fn on_unknown(&mut self, connection: ConnectionId) -> Option<ConnectionId> {
+        self.claims.remove(&connection);
         self.unknown.insert(connection);
         if self.unknown.len() > self.limits.unknown { self.unknown.pop_first() } else { None }
     }
 
-    /// A connection was recognised as a node's or a client's, or closed.
-    pub fn forget_unknown(&mut self, connection: ConnectionId) {
+    /// Somebody unknown says that he is a node. If that makes one claim too many, the one to be closed.
+    pub fn on_claim(&mut self, connection: ConnectionId) -> Option<ConnectionId> {
         self.unknown.remove(&connection);
+        self.claims.insert(connection);
+        if self.claims.len() > self.limits.claims { self.claims.pop_first() } else { None }
+    }
+
+    /// A connection was recognised as a node's or a client's, or closed.
+    pub fn forget(&mut self, connection: ConnectionId) {
+        self.unknown.remove(&connection);
+        self.claims.remove(&connection);
     }
 
     /// A client introduces itself: whether there is room for it. If so, it counts from now on.
@@ -143,10 +164,10 @@ impl Admission {
         self.limits
     }
 
-    /// How many clients there are, and how many connections that have not said.
+    /// How many clients there are, connections that have not said, and nodes that are not confirmed.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
-        (self.clients, self.unknown.len())
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.clients, self.unknown.len(), self.claims.len())
     }
 }
 
@@ -154,8 +175,8 @@ impl Admission {
 mod tests {
     use super::*;
 
-    fn limits(clients: usize, unknown: usize) -> Limits {
-        Limits { clients, unknown, ..Limits::for_descriptors(0, 0) }
+    fn limits(clients: usize, unknown: usize, claims: usize) -> Limits {
+        Limits { clients, unknown, claims, ..Limits::for_descriptors(0, 0) }
     }
 
     fn connection(generation: u32) -> ConnectionId {
@@ -164,33 +185,36 @@ mod tests {
 
     #[test]
     fn limits_leave_room_for_files_and_nodes_whatever_the_system_allows() {
-        for (descriptors, expected) in
-            [(0, limits(1, 1)), (64, limits(20, 6)), (1024, limits(740, 246)), (1 << 40, limits(65_536, 256))]
-        {
+        for (descriptors, expected) in [
+            (0, limits(1, 1, 1)),
+            (64, limits(15, 5, 2)),
+            (1024, limits(615, 245, 122)),
+            (1 << 40, limits(65_536, 256, 256)),
+        ] {
             assert_eq!(Limits::for_descriptors(descriptors, 2), expected, "{descriptors}");
         }
     }
 
     #[test]
     fn turn_lets_in_no_more_than_may_be_unknown() {
-        let admission = |unknown| Admission::new(limits(1, unknown));
+        let admission = |unknown| Admission::new(limits(1, unknown, 1));
         assert_eq!(admission(6).accepts_per_turn(), 6);
         assert_eq!(admission(256).accepts_per_turn(), ACCEPTS_PER_TURN);
     }
 
     #[test]
     fn unknown_beyond_the_cap_pushes_out_the_oldest() {
-        let mut admission = Admission::new(limits(1, 2));
+        let mut admission = Admission::new(limits(1, 2, 1));
         assert_eq!(admission.on_unknown(connection(1)), None);
         assert_eq!(admission.on_unknown(connection(2)), None);
         assert_eq!(admission.on_unknown(connection(3)), Some(connection(1)));
-        admission.forget_unknown(connection(2));
+        admission.forget(connection(2));
         assert_eq!(admission.on_unknown(connection(4)), None);
     }
 
     #[test]
     fn client_beyond_the_cap_is_refused_until_one_goes() {
-        let mut admission = Admission::new(limits(1, 2));
+        let mut admission = Admission::new(limits(1, 2, 1));
         assert!(admission.admit_client());
         assert!(!admission.admit_client());
         admission.on_client_gone();
@@ -199,7 +223,7 @@ mod tests {
 
     #[test]
     fn paused_door_stays_shut_whatever_the_listener_says() {
-        let mut admission = Admission::new(limits(1, 2));
+        let mut admission = Admission::new(limits(1, 2, 1));
         admission.pause();
         admission.on_listener_ready();
         assert!(!admission.may_accept());

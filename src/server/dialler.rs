@@ -13,8 +13,11 @@ use rand::rngs::StdRng;
 
 use super::config::PeerEntry;
 use super::founding::Report;
+use super::peers::Inquirer;
+use crate::net::ConnectionId;
 use crate::time::{Duration, Instant};
 use crate::types::NodeId;
+use crate::wire::hello::DialNumber;
 
 /// How long a connect may take. The system itself would try for minutes.
 pub const DIAL_TIMEOUT: Duration = Duration::from_millis(300);
@@ -52,6 +55,15 @@ enum State {
     Own,
 }
 
+/// A dial that has begun and not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// Where it goes on.
+    pub connection: ConnectionId,
+    /// By which this node owns up to it.
+    pub number: DialNumber,
+}
+
 /// The state of one entry.
 #[derive(Debug)]
 pub struct Dialler {
@@ -63,6 +75,10 @@ pub struct Dialler {
     pub report: Option<Report>,
     /// It answers, but one side refuses the other.
     pub is_refusal: bool,
+    /// The dial, also after it became a link.
+    pub dial: Option<Dial>,
+    /// What is asked there about others' dials.
+    pub inquirer: Inquirer,
     state: State,
     failures: u32,
     undecided: Option<Undecided>,
@@ -85,6 +101,8 @@ impl Dialler {
             node: None,
             report: None,
             is_refusal: false,
+            dial: None,
+            inquirer: Inquirer::default(),
             state: State::Waiting,
             failures: 0,
             undecided: None,
@@ -104,7 +122,8 @@ impl Dialler {
     }
 
     /// A dial begins.
-    pub fn on_dial(&mut self) {
+    pub fn on_dial(&mut self, dial: Dial) {
+        self.dial = Some(dial);
         self.state = State::Dialling;
     }
 
@@ -145,6 +164,7 @@ impl Dialler {
         jitter: &mut StdRng,
     ) -> Duration {
         self.is_refusal = failure == Failure::Refusal;
+        self.dial = None;
         if self.state != State::Own {
             self.state = State::Waiting;
         }
@@ -198,6 +218,8 @@ mod tests {
 
     const HEARTBEAT: Duration = Duration::from_millis(30);
 
+    const DIAL: Dial = Dial { connection: ConnectionId { generation: 1, slot: 1 }, number: DialNumber(7) };
+
     fn dialler() -> (Dialler, StdRng) {
         let entry = PeerEntry { node: None, address: "127.0.0.1:9002".to_owned() };
         (Dialler::new(entry), StdRng::seed_from_u64(1))
@@ -205,7 +227,7 @@ mod tests {
 
     fn linked() -> (Dialler, StdRng) {
         let (mut dialler, jitter) = dialler();
-        dialler.on_dial();
+        dialler.on_dial(DIAL);
         dialler.on_handshake(NodeId(2));
         (dialler, jitter)
     }
@@ -215,7 +237,7 @@ mod tests {
         let (mut dialler, mut jitter) = dialler();
         let mut longest = MIN_PAUSE;
         for _ in 0..20 {
-            dialler.on_dial();
+            dialler.on_dial(DIAL);
             let pause = dialler.on_failure(Instant::ZERO, Failure::Refused, HEARTBEAT, &mut jitter);
             assert!(pause >= longest / 2 && pause <= longest, "{pause:?}");
             longest = (longest * 2).min(MAX_PAUSE);
@@ -234,7 +256,7 @@ mod tests {
         let (mut dialler, mut jitter) = linked();
         assert!(dialler.on_link_lost(false), "the first time at once");
         dialler.next_pause(&mut jitter);
-        dialler.on_dial();
+        dialler.on_dial(DIAL);
         dialler.on_handshake(NodeId(2));
         assert!(!dialler.on_link_lost(false));
         assert!(dialler.on_link_lost(true), "a settled link forgives");
@@ -247,7 +269,7 @@ mod tests {
         let mut now = Instant::ZERO;
         let mut pauses = Vec::new();
         for _ in 0..13 {
-            dialler.on_dial();
+            dialler.on_dial(DIAL);
             let pause = dialler.on_failure(now, Failure::ClosedEarly, HEARTBEAT, &mut jitter);
             pauses.push(pause);
             now += pause;
@@ -260,7 +282,7 @@ mod tests {
     #[test]
     fn first_dial_closed_early_is_no_redial_and_waits() {
         let (mut dialler, mut jitter) = dialler();
-        dialler.on_dial();
+        dialler.on_dial(DIAL);
         let pause = dialler.on_failure(Instant::ZERO, Failure::ClosedEarly, HEARTBEAT, &mut jitter);
         assert!(pause >= MIN_PAUSE / 2);
     }
@@ -268,7 +290,7 @@ mod tests {
     #[test]
     fn loss_while_a_dial_is_under_way_starts_no_second_one() {
         let (mut dialler, _) = linked();
-        dialler.on_dial();
+        dialler.on_dial(DIAL);
         assert!(!dialler.on_link_lost(true));
     }
 }

@@ -34,6 +34,9 @@ use crate::wire::{MAX_CLIENT_FRAME_BYTES, MAX_HELLO_BYTES, MAX_PEER_FRAME_BYTES}
 
 /// How long somebody may take to introduce himself.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a node that came in may remain unconfirmed. Less than it waits for an answer, so that it
+/// learns why there was none.
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a frame may take to arrive, and output may wait without any progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may ask nothing. Its library connects again when it has something to ask.
@@ -86,6 +89,10 @@ enum Party {
     Unknown,
     /// We dialled this entry, and it has not answered.
     Dialled(usize),
+    /// We ask at this entry about somebody who came in.
+    Inquiring(usize),
+    /// It came in and says that it is a node, which is not confirmed: it is not read.
+    Claimant,
     /// A node that has introduced itself.
     Peer,
     /// A client that has introduced itself.
@@ -120,6 +127,7 @@ struct Visitor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
     Redial(usize),
+    Inquiry(usize),
     Deadline(ConnectionId),
     /// A client may have asked nothing for long.
     Idle(ConnectionId),
@@ -358,6 +366,7 @@ impl<S: Socket> MessageBus<S> {
         for (_, timer) in fired.drain(..) {
             match timer {
                 Timer::Redial(entry) => self.on_redial(entry),
+                Timer::Inquiry(entry) => self.peers.on_inquiry_timer(now, entry),
                 Timer::Deadline(id) => self.on_deadline(id),
                 Timer::Idle(id) => self.on_idle(id),
                 Timer::Accept => self.admission.resume(),
@@ -412,10 +421,12 @@ impl<S: Socket> MessageBus<S> {
     fn enlist(&mut self, id: ConnectionId) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         let input = connection.has_input() || connection.is_connecting();
-        if input && !visitor.is_ready {
+        if input && visitor.party != Party::Claimant && !visitor.is_ready {
             visitor.is_ready = true;
             match visitor.party {
-                Party::Unknown | Party::Dialled(_) | Party::Peer => self.queues.peers.push_back(id),
+                Party::Unknown | Party::Dialled(_) | Party::Inquiring(_) | Party::Claimant | Party::Peer => {
+                    self.queues.peers.push_back(id)
+                }
                 Party::Client | Party::Dismissed => self.queues.clients.push_back(id),
             }
         }

@@ -1,9 +1,10 @@
 //! Who the other nodes are, and which link leads to each.
 //!
 //! Nodes are known by what they say of themselves on a link, never by the address that a link
-//! comes from (there may be proxies between). Before the founding, whoever answers a dial to an
-//! entry of `--peers` is believed; afterwards the configuration in the log says who belongs, by id
-//! **and** incarnation, and `--peers` only gives addresses.
+//! comes from (there may be proxies between). Whoever answers a dial to an entry of `--peers` is
+//! believed what he says; who comes in is believed once he is **confirmed** at such an entry
+//! ([`claims`]). Before the founding that is all; afterwards the configuration in the log says who
+//! belongs, by id **and** incarnation, and `--peers` only gives addresses.
 //!
 //! All nodes dial all others, so at first there are two links between each pair:
 //!
@@ -20,33 +21,33 @@
 //! This is a state machine without sockets or timers: connections and what happens to them go in,
 //! [`Effect`]s come out.
 
+mod claims;
 mod judge;
 mod meet;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
+pub use self::claims::Inquirer;
 use self::judge::{cluster_conflict, refusal};
+use self::meet::Meeting;
 use super::config::PeerEntry;
-use super::dialler::{Dialler, Failure, MIN_PAUSE};
+use super::dialler::{Dial, Dialler, Failure, MIN_PAUSE};
 use super::founding::{Verdict, Waiting};
 use crate::net::ConnectionId;
 use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision};
-use crate::wire::MAX_MEMBERS;
 use crate::wire::entry::{Configuration, Member, Reached};
-use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
+use crate::wire::hello::{DialNumber, PeerHello, Refusal, RefusalReason};
 
 /// Two dials that cross each other end, one way or the other, within this time.
 const RACE: Duration = Duration::from_secs(3);
 /// A link that lived for less is redialled with a pause, lest two nodes that disagree about it
 /// do nothing else.
 const SETTLED: Duration = MIN_PAUSE;
-/// Links of nodes that we have not met ourselves, before the founding.
-const MAX_GUESTS: usize = 2 * MAX_MEMBERS;
 
 /// What this node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,12 @@ pub enum Effect {
     DialAfter(usize, Duration),
     /// Send this node's hello.
     Hello(ConnectionId),
+    /// Ask at this entry about claims, now.
+    Inquire(usize),
+    /// The same, after a pause.
+    InquireAfter(usize, Duration),
+    /// A claim is confirmed: from now on the connection is a node's.
+    Admit(ConnectionId),
     /// Close the connection, in good order. It was not lost.
     Close(ConnectionId),
     /// Send a refusal, and close.
@@ -100,6 +107,7 @@ pub enum Effect {
 ///
 /// Invariants: every connection in `links` is in `handshaken`, and belongs to a node that is
 /// believed; a node has at most one link; no other connection of a linked node is in `handshaken`.
+/// Every connection in `handshaken` was dialled by us, or confirmed by the node that it claims to be.
 #[derive(Debug)]
 pub struct Peers {
     identity: Identity,
@@ -107,14 +115,14 @@ pub struct Peers {
     configuration: Option<Configuration>,
     diallers: Vec<Dialler>,
     handshaken: BTreeMap<ConnectionId, Handshaken>,
+    /// Who has come in and is not confirmed.
+    claims: BTreeMap<ConnectionId, PeerHello>,
     links: BTreeMap<NodeId, ConnectionId>,
     /// How far each member was seen to have come.
     reached: BTreeMap<Member, Reached>,
     /// Members whose link was lost, and the boot behind it, until it is known what became of it.
     suspects: BTreeMap<NodeId, BootNumber>,
-    /// Whom the last announced hello had met.
-    announced: BTreeSet<Member>,
-    founding: bool,
+    meeting: Meeting,
     random: StdRng,
     effects: Vec<Effect>,
 }
@@ -132,8 +140,12 @@ struct Handshaken {
 
 impl Handshaken {
     fn member(&self) -> Member {
-        Member { id: self.hello.node, incarnation: self.hello.incarnation }
+        member_of(&self.hello)
     }
+}
+
+fn member_of(hello: &PeerHello) -> Member {
+    Member { id: hello.node, incarnation: hello.incarnation }
 }
 
 impl Peers {
@@ -152,15 +164,15 @@ impl Peers {
             |(id, reached): &(NodeId, Reached)| Some((*configuration.as_ref()?.member(*id)?, *reached));
         Self {
             reached: reached.iter().filter_map(of_member).collect(),
-            announced: BTreeSet::from([identity.member()]),
+            meeting: Meeting::new(identity.member()),
             identity,
             heartbeat,
             configuration,
             diallers: entries.into_iter().map(Dialler::new).collect(),
             handshaken: BTreeMap::new(),
+            claims: BTreeMap::new(),
             links: BTreeMap::new(),
             suspects: BTreeMap::new(),
-            founding: false,
             random: StdRng::from_seed(seed),
             effects: Vec::new(),
         }
@@ -214,9 +226,11 @@ impl Peers {
         &self.diallers[entry].entry.address
     }
 
-    /// What this node says of itself now.
+    /// What this node says of itself now, on this connection.
     #[must_use]
-    pub fn hello(&self) -> PeerHello {
+    pub fn hello(&self, connection: ConnectionId) -> PeerHello {
+        let mut dials = self.diallers.iter().filter_map(|dialler| dialler.dial);
+        let dial = dials.find(|dial| dial.connection == connection);
         let met = if self.configuration.is_some() { BTreeSet::new() } else { self.met() };
         PeerHello {
             cluster: self.configuration.as_ref().map(|configuration| configuration.cluster),
@@ -224,6 +238,7 @@ impl Peers {
             incarnation: self.identity.incarnation,
             boot: self.identity.boot,
             last_index: self.identity.last_index,
+            dial: dial.map_or(DialNumber::NONE, |dial| dial.number),
             advertise: self.identity.advertise.clone(),
             met: met.into_iter().collect(),
             restored: self.identity.restored.filter(|_| self.configuration.is_none()),
@@ -254,9 +269,10 @@ impl Peers {
         }
     }
 
-    /// The dial of an entry has begun.
-    pub fn on_dial(&mut self, entry: usize) {
-        self.diallers[entry].on_dial();
+    /// The dial of an entry has begun, on this connection.
+    pub fn on_dial(&mut self, entry: usize, connection: ConnectionId) {
+        let number = DialNumber(self.random.random_range(1..=u64::MAX));
+        self.diallers[entry].on_dial(Dial { connection, number });
     }
 
     /// The dial of an entry, or its handshake, failed.
@@ -289,29 +305,21 @@ impl Peers {
         if self.handshaken.contains_key(&connection) {
             return self.on_hello_again(connection, hello);
         }
-        let member = Member { id: hello.node, incarnation: hello.incarnation };
-        if member == self.identity.member() {
+        if member_of(&hello) == self.identity.member() {
             self.on_own_hello(connection, entry);
             return Ok(());
         }
         self.judge(entry, &hello)?;
-        match entry {
-            Some(entry) => self.learn(entry, &hello),
-            None => {
-                self.effects.push(Effect::Hello(connection));
-                self.learn_again(&hello);
-            }
-        }
-        self.handshaken.insert(connection, Handshaken { hello, entry, since: now, told: false });
-        self.choose_link(member.id);
-        self.tell_founded();
-        self.announce();
-        self.judge_founding();
+        let Some(dialled) = entry else { return self.claim(now, connection, hello) };
+        self.learn(dialled, &hello);
+        self.admit(connection, Handshaken { hello, entry, since: now, told: false });
         Ok(())
     }
 
     /// A connection has ended that is not ours to redial by [`Peers::on_dial_failed`].
     pub fn on_closed(&mut self, now: Instant, connection: ConnectionId) {
+        self.claims.remove(&connection);
+        self.end_dial(connection);
         let Some(handshaken) = self.handshaken.remove(&connection) else { return };
         let node = handshaken.hello.node;
         if self.links.get(&node) != Some(&connection) {
@@ -390,6 +398,7 @@ impl Peers {
     fn on_own_hello(&mut self, connection: ConnectionId, entry: Option<usize>) {
         match entry {
             Some(entry) => {
+                self.end_dial(connection);
                 self.diallers[entry].on_own();
                 self.effects.push(Effect::Close(connection));
                 self.judge_founding();
@@ -416,6 +425,23 @@ impl Peers {
         Ok(())
     }
 
+    /// A connection whose other end is known is a link, or may become one.
+    fn admit(&mut self, connection: ConnectionId, handshaken: Handshaken) {
+        let node = handshaken.hello.node;
+        self.handshaken.insert(connection, handshaken);
+        self.choose_link(node);
+        self.tell_founded();
+        self.announce();
+        self.judge_founding();
+    }
+
+    /// A dial that has ended is not owned up to any more.
+    fn end_dial(&mut self, connection: ConnectionId) {
+        for dialler in &mut self.diallers {
+            dialler.dial = dialler.dial.filter(|dial| dial.connection != connection);
+        }
+    }
+
     /// Of all connections to a node, keeps the one that the rules prefer.
     fn choose_link(&mut self, node: NodeId) {
         let believed = |other: &Handshaken| other.hello.node == node && self.is_believed(other.member());
@@ -428,6 +454,7 @@ impl Peers {
         }
         for duplicate in all.into_iter().filter(|connection| *connection != best) {
             self.handshaken.remove(&duplicate);
+            self.end_dial(duplicate);
             self.effects.push(Effect::Close(duplicate));
         }
     }
@@ -464,6 +491,7 @@ impl Peers {
     /// A node that was believed turns out not to belong, or to have been put back from a copy.
     fn drop_link(&mut self, connection: ConnectionId, node: NodeId, refusal: Refusal) {
         self.handshaken.remove(&connection);
+        self.end_dial(connection);
         if self.links.get(&node) == Some(&connection) {
             self.links.remove(&node);
             self.effects.push(Effect::Down(node));

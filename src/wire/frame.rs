@@ -45,12 +45,19 @@ pub enum FrameKind {
     Request = 6,
     /// A [`super::client::Response`].
     Response = 7,
+    /// A [`super::hello::Inquiry`]: the first and only word on its connection.
+    Inquiry = 8,
+    /// A [`super::hello::Confirmation`]: the answer to it. The sender closes next.
+    Confirmation = 9,
 }
 
 impl FrameKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        use FrameKind::{ClientHello, Message, PeerHello, Refusal, Request, Response, Welcome};
-        let kinds = [PeerHello, ClientHello, Welcome, Refusal, Message, Request, Response];
+        use FrameKind::{
+            ClientHello, Confirmation, Inquiry, Message, PeerHello, Refusal, Request, Response, Welcome,
+        };
+        let kinds =
+            [PeerHello, ClientHello, Welcome, Refusal, Message, Request, Response, Inquiry, Confirmation];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 }

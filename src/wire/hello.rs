@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! PeerHello    cluster option u128 | node u64 | incarnation u64 | boot u64 | last index u64
-//!              | advertise string | met: list of (id u64, incarnation u64) | restored option u64
+//!              | dial u64 | advertise string | met: list of (id u64, incarnation u64)
+//!              | restored option u64
+//! Inquiry      list of dial u64
+//! Confirmation node u64 | incarnation u64 | boot u64 | list of dial u64
 //! ClientHello  empty
 //! Welcome      cluster option u128 | node u64 | cluster time u64 | revision u64 | term u64
 //!              | leader option u64 | list of (id u64, address string)
@@ -13,6 +16,15 @@ use super::codec::{DecodeError, Reader, Writer};
 use super::entry::Member;
 use super::{MAX_ADDRESS_BYTES, MAX_MEMBERS};
 use crate::types::{BootNumber, ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Revision, Term};
+
+/// A number that a node draws for each of its dials, and that nobody else can guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DialNumber(pub u64);
+
+impl DialNumber {
+    /// In the hello of the end that was dialled.
+    pub const NONE: Self = Self(0);
+}
 
 /// A node introduces itself to another; the one that was dialled answers with its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +39,8 @@ pub struct PeerHello {
     pub boot: BootNumber,
     /// The last index of the log that its disk has. It may fall, but never below what is committed.
     pub last_index: LogIndex,
+    /// The number of this dial, by which the sender will own up to it; none in an answer.
+    pub dial: DialNumber,
     /// The `HOST:PORT` at which clients reach the sender.
     pub advertise: String,
     /// Before the founding: every node met so far, the sender included, ids ascending.
@@ -44,6 +58,7 @@ impl PeerHello {
         out.u64(self.incarnation.0);
         out.u64(self.boot.0);
         out.u64(self.last_index.0);
+        out.u64(self.dial.0);
         out.byte_string(self.advertise.as_bytes());
         out.list(self.met.iter(), |out, member| member.encode(out));
         out.option(self.restored, |out, revision| out.u64(revision.0));
@@ -57,6 +72,7 @@ impl PeerHello {
             incarnation: Incarnation(bytes.u64()?),
             boot: BootNumber(bytes.u64()?),
             last_index: LogIndex(bytes.u64()?),
+            dial: DialNumber(bytes.u64()?),
             advertise: bytes.string("address", MAX_ADDRESS_BYTES)?,
             met: bytes.list(Member::decode)?,
             restored: bytes.option("restored", |bytes| bytes.u64().map(Revision))?,
@@ -69,6 +85,74 @@ impl PeerHello {
         }
         Ok(hello)
     }
+}
+
+/// A node asks at another one's known address which of these dials are its own. Whoever asks, and
+/// for which cluster, does not matter: a number that nobody knows gives nothing away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inquiry {
+    /// The numbers, as somebody showed them.
+    pub dials: Vec<DialNumber>,
+}
+
+impl Inquiry {
+    /// The most numbers in one inquiry.
+    pub const MAX_DIALS: usize = 256;
+
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        encode_dials(&self.dials, out);
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { dials: decode_dials(bytes)? })
+    }
+}
+
+/// The answer to an [`Inquiry`], after which the connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation {
+    /// The node that was asked.
+    pub node: NodeId,
+    /// The incarnation of its directory.
+    pub incarnation: Incarnation,
+    /// Which boot of that directory this is.
+    pub boot: BootNumber,
+    /// Those of the dials that are its own, and not ended.
+    pub dials: Vec<DialNumber>,
+}
+
+impl Confirmation {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.node.0);
+        out.u64(self.incarnation.0);
+        out.u64(self.boot.0);
+        encode_dials(&self.dials, out);
+    }
+
+    /// Takes the encoding.
+    pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            node: NodeId(bytes.u64()?),
+            incarnation: Incarnation(bytes.u64()?),
+            boot: BootNumber(bytes.u64()?),
+            dials: decode_dials(bytes)?,
+        })
+    }
+}
+
+fn encode_dials(dials: &[DialNumber], out: &mut Writer) {
+    out.list(dials.iter(), |out, dial| out.u64(dial.0));
+}
+
+fn decode_dials(bytes: &mut Reader) -> Result<Vec<DialNumber>, DecodeError> {
+    let dials = bytes.list(|bytes| bytes.u64().map(DialNumber))?;
+    if dials.len() > Inquiry::MAX_DIALS {
+        return Err(DecodeError::Invalid("number of dials"));
+    }
+    Ok(dials)
 }
 
 /// A client introduces itself. It has nothing to say: its writes carry their client id.
@@ -172,6 +256,8 @@ pub enum RefusalReason {
     Contradiction = 8,
     /// The other end's log ends before what its disk had: a copy put back.
     OldCopy = 9,
+    /// The node that the other end says it is does not know of its dial.
+    NotConfirmed = 10,
 }
 
 /// The last frame before a close, for the log on the other side.
@@ -196,8 +282,8 @@ impl Refusal {
     /// Takes the encoding.
     pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
         use RefusalReason::{
-            Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, OldBoot, OldCopy, Stranger,
-            WrongCluster,
+            Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, NotConfirmed, OldBoot, OldCopy,
+            Stranger, WrongCluster,
         };
         let tag = bytes.u8()?;
         let reasons = [
@@ -210,6 +296,7 @@ impl Refusal {
             Busy,
             Contradiction,
             OldCopy,
+            NotConfirmed,
         ];
         let reason = reasons.into_iter().find(|reason| *reason as u8 == tag);
         let reason = reason.ok_or(DecodeError::UnknownTag { what: "refusal reason", tag })?;

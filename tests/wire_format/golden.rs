@@ -12,7 +12,9 @@ use kvstore::wire::Writer;
 use kvstore::wire::client::*;
 use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, Reached, SnapshotId};
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
-use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
+use kvstore::wire::hello::{
+    Confirmation, DialNumber, Inquiry, MemberAddress, PeerHello, Refusal, RefusalReason, Welcome,
+};
 use kvstore::wire::peer::*;
 
 use crate::Format;
@@ -183,6 +185,7 @@ fn hello_of_a_peer_before_the_founding() {
         incarnation: Incarnation(0xA1B2),
         boot: BootNumber(1),
         last_index: LogIndex(0x0301),
+        dial: DialNumber(0xD1A1),
         advertise: String::from("h:9002"),
         met: vec![Member { id: NodeId(2), incarnation: Incarnation(0xA1B2) }],
         restored: Some(Revision(300)),
@@ -194,11 +197,37 @@ fn hello_of_a_peer_before_the_founding() {
          B2 A1 00 00 00 00 00 00  incarnation
          01 00 00 00 00 00 00 00  boot: 1
          01 03 00 00 00 00 00 00  last index on its disk
+         A1 D1 00 00 00 00 00 00  dial
          06 00 00 00 68 3A 39 30 30 32  advertise: h:9002
          01 00 00 00  met: one
          02 00 00 00 00 00 00 00  node: 2
          B2 A1 00 00 00 00 00 00  incarnation
          01 2C 01 00 00 00 00 00 00  restored: revision 300",
+    );
+}
+
+#[test]
+fn inquiry_about_two_dials_and_its_answer() {
+    let inquiry = Inquiry { dials: vec![DialNumber(0xD1A1), DialNumber(0xD1A2)] };
+    assert_bytes(
+        &inquiry,
+        "02 00 00 00  dials: two
+         A1 D1 00 00 00 00 00 00  the first
+         A2 D1 00 00 00 00 00 00  the second",
+    );
+    let confirmation = Confirmation {
+        node: NodeId(2),
+        incarnation: Incarnation(0xA1B2),
+        boot: BootNumber(1),
+        dials: vec![DialNumber(0xD1A1)],
+    };
+    assert_bytes(
+        &confirmation,
+        "02 00 00 00 00 00 00 00  node: 2
+         B2 A1 00 00 00 00 00 00  incarnation
+         01 00 00 00 00 00 00 00  boot: 1
+         01 00 00 00  its own dials: one
+         A1 D1 00 00 00 00 00 00  the first",
     );
 }
 

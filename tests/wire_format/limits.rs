@@ -7,7 +7,7 @@ use kvstore::types::{
 };
 use kvstore::wire::client::*;
 use kvstore::wire::entry::{Configuration, Entry, Member, Payload};
-use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
+use kvstore::wire::hello::{DialNumber, Inquiry, MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
 use kvstore::wire::peer::{AppendEntries, Message};
 use kvstore::wire::{self, DecodeError, Writer};
 
@@ -106,6 +106,7 @@ fn hello(met: usize) -> PeerHello {
         incarnation: Incarnation(1),
         boot: BootNumber(1),
         last_index: LogIndex(1),
+        dial: DialNumber(1),
         advertise: "a".repeat(wire::MAX_ADDRESS_BYTES),
         met: (0..met as u64).map(member).collect(),
         restored: Some(Revision(1)),
@@ -141,6 +142,7 @@ fn list_with_a_count_far_beyond_its_bytes_is_cut_short_and_allocates_nothing_for
     assert_count_is_not_believed(&status, 0); // bounds
     assert_count_is_not_believed(&welcome(0), 0);
     assert_count_is_not_believed(&hello(0), 0);
+    assert_count_is_not_believed(&Inquiry { dials: Vec::new() }, 0);
     let before_members = [0; 16];
     let claiming = [&before_members[..], &u32::MAX.to_le_bytes()].concat();
     let read = Configuration::read(claiming.into());
@@ -189,4 +191,13 @@ fn largest_greetings_fit_into_their_frames() {
     for greeting in [welcome.encoded(), hello.encoded(), refusal.encoded()] {
         assert!(greeting.len() <= wire::MAX_HELLO_BYTES as usize, "{} bytes", greeting.len());
     }
+}
+
+#[test]
+fn inquiry_about_more_dials_than_may_be_is_refused() {
+    let about = |count: usize| Inquiry { dials: vec![DialNumber(1); count] };
+    let bytes = about(Inquiry::MAX_DIALS).encoded();
+    assert!(bytes.len() <= wire::MAX_HELLO_BYTES as usize);
+    assert!(Inquiry::read(bytes).is_ok());
+    assert!(Inquiry::read(about(Inquiry::MAX_DIALS + 1).encoded()).is_err());
 }

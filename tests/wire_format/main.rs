@@ -11,7 +11,7 @@ use bytes::Bytes;
 use kvstore::types::{ClusterTime, LogIndex, NodeId, Term};
 use kvstore::wire::client::{Command, Outcome, Request, Response};
 use kvstore::wire::entry::{Configuration, ENTRY_HEADER_BYTES, Entry, HardState};
-use kvstore::wire::hello::{ClientHello, PeerHello, Refusal, Welcome};
+use kvstore::wire::hello::{ClientHello, Confirmation, Inquiry, PeerHello, Refusal, Welcome};
 use kvstore::wire::peer::Message;
 use kvstore::wire::{DecodeError, Reader, Writer};
 use proptest::collection::vec;
@@ -73,7 +73,7 @@ macro_rules! part {
 }
 
 whole!(Message, Response, Command);
-part!(PeerHello, Welcome, Refusal, Configuration, HardState, Outcome);
+part!(PeerHello, Inquiry, Confirmation, Welcome, Refusal, Configuration, HardState, Outcome);
 
 impl Format for Request {
     fn write(&self, out: &mut Writer) {
@@ -198,6 +198,8 @@ promises! {
     command: Command = values::command();
     outcome: Outcome = values::outcome();
     peer_hello: PeerHello = values::peer_hello();
+    inquiry: Inquiry = values::inquiry();
+    confirmation: Confirmation = values::confirmation();
     client_hello: ClientHello = Just(ClientHello);
     welcome: Welcome = values::welcome();
     refusal: Refusal = values::refusal();

@@ -9,8 +9,11 @@ use proptest::sample::Index;
 use crate::values::bytes;
 
 fn frames() -> impl Strategy<Value = Vec<Frame>> {
-    use FrameKind::{ClientHello, Message, PeerHello, Refusal, Request, Response, Welcome};
-    let kinds = vec![PeerHello, ClientHello, Welcome, Refusal, Message, Request, Response];
+    use FrameKind::{
+        ClientHello, Confirmation, Inquiry, Message, PeerHello, Refusal, Request, Response, Welcome,
+    };
+    let kinds =
+        vec![PeerHello, ClientHello, Welcome, Refusal, Message, Request, Response, Inquiry, Confirmation];
     let frame =
         (proptest::sample::select(kinds), bytes(0..60)).prop_map(|(kind, payload)| Frame { kind, payload });
     vec(frame, 0..20)

@@ -8,7 +8,9 @@ use kvstore::types::{
 use kvstore::wire::Writer;
 use kvstore::wire::client::*;
 use kvstore::wire::entry::{Configuration, Entry, Member, Payload, Reached, SnapshotId};
-use kvstore::wire::hello::{MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
+use kvstore::wire::hello::{
+    Confirmation, DialNumber, Inquiry, MemberAddress, PeerHello, Refusal, RefusalReason, Welcome,
+};
 use kvstore::wire::peer::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -323,19 +325,33 @@ pub(super) fn response() -> impl Strategy<Value = Response> {
 }
 
 pub(super) fn peer_hello() -> impl Strategy<Value = PeerHello> {
-    let numbers = (any::<Option<u128>>(), 1..=u64::MAX, any::<(u64, u64, u64)>());
+    let numbers = (any::<Option<u128>>(), 1..=u64::MAX, any::<(u64, u64, u64, u64)>());
     (numbers, text(), vec(member(), 0..5), any::<Option<u64>>()).prop_map(
-        |((cluster, node, (incarnation, boot, last_index)), advertise, met, restored)| PeerHello {
+        |((cluster, node, (incarnation, boot, last_index, dial)), advertise, met, restored)| PeerHello {
             cluster: cluster.map(ClusterId),
             node: NodeId(node),
             incarnation: Incarnation(incarnation),
             boot: BootNumber(boot),
             last_index: LogIndex(last_index),
+            dial: DialNumber(dial),
             advertise,
             met,
             restored: restored.map(Revision),
         },
     )
+}
+
+pub(super) fn inquiry() -> impl Strategy<Value = Inquiry> {
+    vec(any::<u64>().prop_map(DialNumber), 0..5).prop_map(|dials| Inquiry { dials })
+}
+
+pub(super) fn confirmation() -> impl Strategy<Value = Confirmation> {
+    (any::<(u64, u64, u64)>(), inquiry()).prop_map(|((node, incarnation, boot), inquiry)| Confirmation {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        boot: BootNumber(boot),
+        dials: inquiry.dials,
+    })
 }
 
 pub(super) fn welcome() -> impl Strategy<Value = Welcome> {

@@ -21,11 +21,12 @@ impl<S: Socket> MessageBus<S> {
         let output = |connection: &Connection<S>| connection.queued_bytes();
         let input = |connection: &Connection<S>| connection.buffered_bytes();
         let unanswered = self.connections.iter().map(|(_, _, visitor)| visitor.unanswered).max();
-        let (clients, unknown) = self.admission.counts();
+        let (clients, unknown, claims) = self.admission.counts();
         let limits = self.admission.limits();
         [
             ("client_connections", clients, limits.clients),
             ("unknown_connections", unknown, limits.unknown),
+            ("unconfirmed_nodes", claims, limits.claims),
             ("client_requests", unanswered.unwrap_or(0), MAX_UNANSWERED),
             ("client_input_bytes", self.largest(is_client, input), frame(MAX_CLIENT_FRAME_BYTES)),
             ("client_output_bytes", self.largest(is_client, output), limits.client_output_bytes),

@@ -1,12 +1,12 @@
 //! From frames to what they mean.
 
-use super::{Inbound, MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES, MessageBus, Party};
+use super::{CONFIRMATION_TIMEOUT, Inbound, MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES, MessageBus, Party};
 use crate::net::{CloseCause, ConnectionId, Socket};
 use crate::replica::{ClientConnection, Transport};
 use crate::types::Revision;
 use crate::wire::client::{Refused, Request, RequestError, Response, ResponseBody};
 use crate::wire::frame::{Frame, FrameKind};
-use crate::wire::hello::{ClientHello, PeerHello, Refusal, RefusalReason};
+use crate::wire::hello::{ClientHello, Confirmation, Inquiry, PeerHello, Refusal, RefusalReason};
 use crate::wire::peer::Message;
 use crate::wire::{DecodeError, Reader};
 
@@ -20,6 +20,8 @@ impl<S: Socket> MessageBus<S> {
             (Party::Unknown, FrameKind::PeerHello) => self.on_peer_hello(id, None, payload),
             (Party::Dialled(entry), FrameKind::PeerHello) => self.on_peer_hello(id, Some(entry), payload),
             (Party::Peer, FrameKind::PeerHello) => self.on_peer_hello(id, None, payload),
+            (Party::Unknown, FrameKind::Inquiry) => self.on_inquiry(id, payload),
+            (Party::Inquiring(entry), FrameKind::Confirmation) => self.on_confirmation(id, entry, payload),
             (Party::Peer, FrameKind::Message) => self.on_message(id, payload),
             (Party::Dialled(_) | Party::Peer, FrameKind::Refusal) => self.on_refusal(id, payload),
             (Party::Unknown, FrameKind::ClientHello) => self.on_client_hello(id, payload),
@@ -38,8 +40,41 @@ impl<S: Socket> MessageBus<S> {
             Ok(()) if self.peers.is_handshaken(id) => {
                 self.become_party(id, Party::Peer, MAX_PEER_FRAME_BYTES)
             }
+            Ok(()) if self.peers.is_claim(id) => self.become_claimant(id),
             // A duplicate, or this node itself: an effect will close it.
             Ok(()) => {}
+        }
+    }
+
+    fn become_claimant(&mut self, id: ConnectionId) {
+        if let Some((_, visitor)) = self.connections.get_mut(id) {
+            visitor.party = Party::Claimant;
+        }
+        self.set_deadline(id, CONFIRMATION_TIMEOUT);
+        if let Some(oldest) = self.admission.on_claim(id) {
+            self.close(oldest, &CloseCause::Overdue("not confirmed while others waited"));
+        }
+    }
+
+    /// Somebody wants to know which dials are this node's.
+    fn on_inquiry(&mut self, id: ConnectionId, payload: bytes::Bytes) {
+        match decode_all(payload, Inquiry::decode) {
+            Ok(inquiry) => {
+                let confirmation = self.peers.confirmation(&inquiry);
+                self.queue(id, FrameKind::Confirmation, |out| confirmation.encode(out));
+                self.dismiss(id);
+            }
+            Err(error) => self.refuse_malformed(id, &format!("inquiry: {error}")),
+        }
+    }
+
+    fn on_confirmation(&mut self, id: ConnectionId, entry: usize, payload: bytes::Bytes) {
+        match decode_all(payload, Confirmation::decode) {
+            Ok(confirmation) => {
+                self.peers.on_confirmation(self.now, entry, &confirmation);
+                self.close(id, &CloseCause::EndOfStream);
+            }
+            Err(error) => self.refuse_malformed(id, &format!("confirmation: {error}")),
         }
     }
 
@@ -58,15 +93,16 @@ impl<S: Socket> MessageBus<S> {
     }
 
     /// The other end has introduced itself: from now on its larger frames are taken.
-    fn become_party(&mut self, id: ConnectionId, party: Party, frame_limit: u32) {
+    pub(super) fn become_party(&mut self, id: ConnectionId, party: Party, frame_limit: u32) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         if visitor.party == party {
             return;
         }
         visitor.party = party;
         connection.set_frame_limit(frame_limit);
-        self.admission.forget_unknown(id);
+        self.admission.forget(id);
         self.clear_deadline(id);
+        self.enlist(id);
     }
 
     fn on_refusal(&mut self, id: ConnectionId, payload: bytes::Bytes) {

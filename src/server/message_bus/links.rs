@@ -8,7 +8,7 @@ use log::{debug, info};
 
 use super::{
     DRAIN_TIMEOUT, FOUNDING_LINE_PERIOD, FOUNDING_PERIOD, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Inbound,
-    MAX_HELLO_BYTES, MessageBus, PROGRESS_TIMEOUT, Party, Timer, Visitor,
+    MAX_HELLO_BYTES, MAX_PEER_FRAME_BYTES, MessageBus, PROGRESS_TIMEOUT, Party, Timer, Visitor,
 };
 use crate::net::{CloseCause, Connection, ConnectionId, Socket};
 use crate::planted::{Bug, is_planted};
@@ -41,11 +41,22 @@ impl<S: Socket> MessageBus<S> {
             Effect::Dial(entry) => self.dial(entry),
             Effect::DialAfter(entry, pause) => self.dial_after(entry, pause),
             Effect::Hello(id) => self.queue_hello(id),
+            Effect::Inquire(entry) => self.inquire(entry),
+            Effect::InquireAfter(entry, pause) => {
+                self.timers.wheel.insert(self.now + pause, Timer::Inquiry(entry));
+            }
+            Effect::Admit(id) => self.become_party(id, Party::Peer, MAX_PEER_FRAME_BYTES),
             Effect::Close(id) => self.dismiss(id),
             Effect::Refuse(id, refusal) => self.refuse(id, refusal),
             Effect::TellFounded(id, node, configuration) => self.tell_founded(id, node, configuration),
-            Effect::Up(node, boot, address) => self.inbox.push_back(Inbound::LinkUp(node, boot, address)),
-            Effect::Down(node) => self.inbox.push_back(Inbound::LinkDown(node)),
+            Effect::Up(node, boot, address) => {
+                debug!("there is a link to node {node}, boot {boot}");
+                self.inbox.push_back(Inbound::LinkUp(node, boot, address));
+            }
+            Effect::Down(node) => {
+                debug!("the link to node {node} is lost");
+                self.inbox.push_back(Inbound::LinkDown(node));
+            }
             Effect::Dead(node) => self.inbox.push_back(Inbound::PeerDead(node)),
             Effect::Found(configuration) => self.inbox.push_back(Inbound::Found(configuration)),
         }
@@ -55,8 +66,8 @@ impl<S: Socket> MessageBus<S> {
         if let Some(timer) = self.timers.redials[entry].take() {
             self.timers.wheel.cancel(timer);
         }
-        self.peers.on_dial(entry);
         let id = self.connections.next_id();
+        self.peers.on_dial(entry, id);
         match S::dial(&mut self.driver, id, self.addresses[entry]) {
             Ok(socket) => {
                 let visitor = Visitor { party: Party::Dialled(entry), ..Visitor::default() };
@@ -64,6 +75,19 @@ impl<S: Socket> MessageBus<S> {
                 self.set_deadline(id, DIAL_TIMEOUT);
             }
             Err(error) => self.peers.on_dial_failed(self.now, entry, failure(&error.into())),
+        }
+    }
+
+    /// Asks at an entry about those who came in, on a connection of its own.
+    fn inquire(&mut self, entry: usize) {
+        let id = self.connections.next_id();
+        match S::dial(&mut self.driver, id, self.addresses[entry]) {
+            Ok(socket) => {
+                let visitor = Visitor { party: Party::Inquiring(entry), ..Visitor::default() };
+                self.connections.insert(Connection::dialled(socket, MAX_HELLO_BYTES), visitor);
+                self.set_deadline(id, DIAL_TIMEOUT);
+            }
+            Err(_) => self.peers.on_inquiry_ended(self.now, entry),
         }
     }
 
@@ -79,13 +103,19 @@ impl<S: Socket> MessageBus<S> {
         self.peers.on_dial_timer(entry);
     }
 
-    /// A dial has ended, perhaps; if well, this node introduces itself.
+    /// A dial has ended, perhaps; if well, this node introduces itself, or asks.
     pub(super) fn finish_connect(&mut self, id: ConnectionId) {
-        let Some((connection, _)) = self.connections.get_mut(id) else { return };
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        let party = visitor.party;
         match connection.finish_connect() {
             Ok(false) => {}
             Ok(true) => {
-                self.queue_hello(id);
+                if let Party::Inquiring(entry) = party {
+                    let inquiry = self.peers.inquiry(entry);
+                    self.queue(id, FrameKind::Inquiry, |out| inquiry.encode(out));
+                } else {
+                    self.queue_hello(id);
+                }
                 self.set_deadline(id, HANDSHAKE_TIMEOUT);
                 self.enlist(id);
             }
@@ -94,7 +124,7 @@ impl<S: Socket> MessageBus<S> {
     }
 
     fn queue_hello(&mut self, id: ConnectionId) {
-        let hello = self.peers.hello();
+        let hello = self.peers.hello(id);
         self.queue(id, FrameKind::PeerHello, |out| hello.encode(out));
     }
 
@@ -171,13 +201,22 @@ impl<S: Socket> MessageBus<S> {
             !connection.has_partial_frame() || connection.has_input() || connection.frames_read() != frames;
         let reads = connection.queued_bytes() == 0 || connection.bytes_written() != bytes;
         let overdue = match visitor.party {
-            Party::Dialled(_) if connection.is_connecting() => Some("no answer to the dial"),
-            Party::Dialled(_) | Party::Unknown => Some("no introduction in time"),
+            Party::Dialled(_) | Party::Inquiring(_) if connection.is_connecting() => {
+                Some("no answer to the dial")
+            }
+            Party::Dialled(_) | Party::Inquiring(_) | Party::Unknown => Some("no introduction in time"),
+            Party::Claimant => None,
             Party::Dismissed => Some("done with"),
             Party::Peer | Party::Client if !sends => Some("a frame did not end in time"),
             Party::Peer | Party::Client if !reads => Some("output was not taken in time"),
             Party::Peer | Party::Client => None,
         };
+        if visitor.party == Party::Claimant {
+            let message = "nobody at your address in this node's --peers confirms that you are that node: \
+                           it must be reachable from here, too";
+            let refusal = Refusal { reason: RefusalReason::NotConfirmed, message: message.to_owned() };
+            return self.refuse(id, refusal);
+        }
         match overdue {
             Some(overdue) => self.close(id, &CloseCause::Overdue(overdue)),
             None => self.watch(id),
@@ -232,7 +271,7 @@ impl<S: Socket> MessageBus<S> {
     }
 
     /// Delivers what is queued, ignores what arrives, and lets the other end close.
-    fn dismiss(&mut self, id: ConnectionId) {
+    pub(super) fn dismiss(&mut self, id: ConnectionId) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         connection.drain();
         visitor.party = Party::Dismissed;
@@ -250,7 +289,7 @@ impl<S: Socket> MessageBus<S> {
             self.timers.wheel.cancel(timer);
         }
         debug!("connection {id:?} of {:?} ended: {cause}", visitor.party);
-        self.admission.forget_unknown(id);
+        self.admission.forget(id);
         self.queues.backlog.remove(&id);
         self.on_parted(id, visitor.party, cause);
     }
@@ -260,7 +299,8 @@ impl<S: Socket> MessageBus<S> {
         match party {
             Party::Unknown | Party::Dismissed => {}
             Party::Dialled(entry) => self.peers.on_dial_failed(self.now, entry, failure(cause)),
-            Party::Peer => self.peers.on_closed(self.now, id),
+            Party::Inquiring(entry) => self.peers.on_inquiry_ended(self.now, entry),
+            Party::Claimant | Party::Peer => self.peers.on_closed(self.now, id),
             Party::Client => {
                 self.admission.on_client_gone();
                 self.inbox.push_back(Inbound::ClientGone(ClientConnection(id.to_u64())));

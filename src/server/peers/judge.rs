@@ -1,6 +1,6 @@
 //! Who may be linked to at all, and why not.
 
-use super::{MAX_GUESTS, Peers};
+use super::Peers;
 use crate::server::config::PeerEntry;
 use crate::wire::entry::{Configuration, Forgotten, Member};
 use crate::wire::hello::{PeerHello, Refusal, RefusalReason};
@@ -16,10 +16,7 @@ impl Peers {
         self.belongs(hello)?;
         self.judge_memory(hello)?;
         let member = Member { id: *node, incarnation: *incarnation };
-        match entry {
-            Some(entry) => self.judge_dialled(entry, member),
-            None => self.judge_guest(member),
-        }
+        entry.map_or(Ok(()), |entry| self.judge_dialled(entry, member))
     }
 
     /// Whether a node still has all that it was seen to have.
@@ -66,15 +63,6 @@ impl Peers {
             }
             None => Ok(()),
         }
-    }
-
-    /// Before the founding anybody may introduce himself, but not everybody.
-    fn judge_guest(&self, member: Member) -> Result<(), Refusal> {
-        let guests = self.handshaken.values().filter(|other| !self.is_believed(other.member())).count();
-        if !self.is_believed(member) && guests >= MAX_GUESTS {
-            return Err(refusal(RefusalReason::Busy, "too many nodes introduce themselves".to_owned()));
-        }
-        Ok(())
     }
 
     /// Whether a node's cluster, id and incarnation fit ours.

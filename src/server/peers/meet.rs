@@ -10,6 +10,22 @@ use crate::types::ClusterId;
 use crate::wire::entry::{Configuration, Member};
 use crate::wire::hello::PeerHello;
 
+/// What the founding has come to.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    /// Whom the last announced hello had met.
+    announced: BTreeSet<Member>,
+    /// This node founds.
+    founding: bool,
+}
+
+impl Meeting {
+    /// Nobody was met yet.
+    pub(super) fn new(own: Member) -> Self {
+        Self { announced: BTreeSet::from([own]), founding: false }
+    }
+}
+
 impl Peers {
     /// An entry that was dialled has answered.
     pub(super) fn learn(&mut self, entry: usize, hello: &PeerHello) {
@@ -58,21 +74,21 @@ impl Peers {
     /// Tells everybody whom this node has met, if that has changed.
     pub(super) fn announce(&mut self) {
         let met = self.met();
-        if self.configuration.is_none() && met != self.announced {
-            self.announced = met;
+        if self.configuration.is_none() && met != self.meeting.announced {
+            self.meeting.announced = met;
             self.effects.extend(self.handshaken.keys().copied().map(Effect::Hello));
         }
     }
 
     pub(super) fn judge_founding(&mut self) {
-        if self.configuration.is_some() || self.founding {
+        if self.configuration.is_some() || self.meeting.founding {
             return;
         }
         if let Verdict::Found(members) = self.verdict() {
             let cluster = ClusterId(self.random.random());
             let configuration =
                 Configuration::new(cluster, members).expect("a list is bounded, its ids differ");
-            self.founding = true;
+            self.meeting.founding = true;
             self.effects.push(Effect::Found(configuration));
         }
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::types::ClusterId;
+use crate::wire::hello::Confirmation;
 
 const HEARTBEAT: Duration = Duration::from_millis(30);
 
@@ -33,7 +34,7 @@ fn peers(own: u64, others: &[u64], configuration: Option<Configuration>) -> Peer
     let mut peers = Peers::new(identity, HEARTBEAT, entries.collect(), configuration, &[], [7; 32]);
     peers.start();
     for entry in 0..others.len() {
-        peers.on_dial(entry);
+        peers.on_dial(entry, connection(1000 + entry as u32));
     }
     peers.take_effects();
     peers
@@ -51,6 +52,7 @@ fn hello(id: u64, boot: u64) -> PeerHello {
         incarnation: member(id).incarnation,
         boot: BootNumber(boot),
         last_index: LogIndex(0),
+        dial: DialNumber::NONE,
         advertise: format!("host:{id}"),
         met: Vec::new(),
         restored: None,
@@ -60,6 +62,34 @@ fn hello(id: u64, boot: u64) -> PeerHello {
 fn hello_before_founding(id: u64, met: &[u64]) -> PeerHello {
     let met = met.iter().map(|id| member(*id)).collect();
     PeerHello { cluster: None, met, ..hello(id, 1) }
+}
+
+/// The hello of a dial that has the connection's number.
+fn dialling(number: u32, hello: PeerHello) -> PeerHello {
+    PeerHello { dial: DialNumber(u64::from(number)), ..hello }
+}
+
+/// What a node answers to an inquiry: that these dials are its own.
+fn confirmation(id: u64, boot: u64, dials: &[u32]) -> Confirmation {
+    let dials = dials.iter().map(|number| DialNumber(u64::from(*number))).collect();
+    Confirmation { node: NodeId(id), incarnation: member(id).incarnation, boot: BootNumber(boot), dials }
+}
+
+/// A node comes in, and is confirmed at the first entry that is asked.
+fn come_in(peers: &mut Peers, now: Instant, number: u32, hello: PeerHello) -> Result<(), Refusal> {
+    let (id, boot) = (hello.node.0, hello.boot.0);
+    peers.on_hello(now, connection(number), None, dialling(number, hello))?;
+    let inquire = |effect: &Effect| matches!(effect, Effect::Inquire(_) | Effect::InquireAfter(..));
+    let asked = peers.effects.iter().find_map(|effect| match effect {
+        Effect::Inquire(entry) | Effect::InquireAfter(entry, _) => Some(*entry),
+        _ => None,
+    });
+    peers.effects.retain(|effect| !inquire(effect));
+    let entry = asked.expect("somebody is asked");
+    peers.inquiry(entry);
+    peers.on_confirmation(now, entry, &confirmation(id, boot, &[number]));
+    peers.on_inquiry_ended(now, entry);
+    Ok(())
 }
 
 fn up(id: u64, boot: u64) -> Effect {
@@ -80,7 +110,10 @@ fn two_links_of_the_same_boots_leave_the_one_dialled_by_the_lower_id_in_either_o
             let mut links = [(lower, lower_dialled), (higher, higher_dialled)];
             links.sort_unstable();
             for (number, entry) in links {
-                peers.on_hello(at(0), connection(number), entry, hello(other, 1)).unwrap();
+                match entry {
+                    Some(_) => peers.on_hello(at(0), connection(number), entry, hello(other, 1)).unwrap(),
+                    None => come_in(&mut peers, at(0), number, hello(other, 1)).unwrap(),
+                }
             }
             assert_eq!(peers.link(NodeId(other)), Some(connection(lower)), "{own} {lower_first}");
             let effects = peers.take_effects();
@@ -95,8 +128,8 @@ fn two_links_of_the_same_boots_leave_the_one_dialled_by_the_lower_id_in_either_o
 #[test]
 fn second_link_dialled_by_the_same_node_replaces_its_first() {
     let mut peers = founded(1);
-    peers.on_hello(at(0), connection(1), None, hello(2, 1)).unwrap();
-    peers.on_hello(at(1), connection(2), None, hello(2, 1)).unwrap();
+    come_in(&mut peers, at(0), 1, hello(2, 1)).unwrap();
+    come_in(&mut peers, at(1), 2, hello(2, 1)).unwrap();
     assert_eq!(peers.link(NodeId(2)), Some(connection(2)));
 }
 
@@ -104,7 +137,7 @@ fn second_link_dialled_by_the_same_node_replaces_its_first() {
 fn link_older_than_any_race_gives_way_since_the_other_end_has_lost_it() {
     let mut peers = founded(1);
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
-    peers.on_hello(at(3_001), connection(2), None, hello(2, 1)).unwrap();
+    come_in(&mut peers, at(3_001), 2, hello(2, 1)).unwrap();
     assert_eq!(peers.link(NodeId(2)), Some(connection(2)));
     let effects = peers.take_effects();
     assert!(effects.contains(&Effect::Close(connection(1))));
@@ -116,8 +149,9 @@ fn link_of_a_later_boot_wins_and_proves_the_death_of_the_one_before() {
     let mut peers = founded(1);
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     peers.take_effects();
-    peers.on_hello(at(5), connection(2), None, hello(2, 2)).unwrap();
+    come_in(&mut peers, at(5), 2, hello(2, 2)).unwrap();
     let expected = [
+        Effect::Admit(connection(2)),
         Effect::Hello(connection(2)),
         Effect::Down(NodeId(2)),
         Effect::Dead(NodeId(2)),
@@ -130,8 +164,8 @@ fn link_of_a_later_boot_wins_and_proves_the_death_of_the_one_before() {
 #[test]
 fn boot_below_one_seen_before_is_refused() {
     let mut peers = founded(1);
-    peers.on_hello(at(0), connection(1), None, hello(2, 2)).unwrap();
-    assert_eq!(reason(peers.on_hello(at(1), connection(2), None, hello(2, 1))), RefusalReason::OldBoot);
+    come_in(&mut peers, at(0), 1, hello(2, 2)).unwrap();
+    assert_eq!(reason(come_in(&mut peers, at(1), 2, hello(2, 1))), RefusalReason::OldBoot);
 
     let seen = [(NodeId(2), reached(5, 0, 0))];
     let identity = Identity {
@@ -143,9 +177,10 @@ fn boot_below_one_seen_before_is_refused() {
         restored: None,
     };
     let stored = Some(cluster_of(&[1, 2, 3]));
-    let mut peers = Peers::new(identity, HEARTBEAT, Vec::new(), stored, &seen, [7; 32]);
-    assert_eq!(reason(peers.on_hello(at(0), connection(1), None, hello(2, 4))), RefusalReason::OldBoot);
-    assert_eq!(peers.on_hello(at(0), connection(2), None, hello(2, 5)), Ok(()));
+    let entry = PeerEntry { node: Some(NodeId(2)), address: "host:2".to_owned() };
+    let mut peers = Peers::new(identity, HEARTBEAT, vec![entry], stored, &seen, [7; 32]);
+    assert_eq!(reason(come_in(&mut peers, at(0), 1, hello(2, 4))), RefusalReason::OldBoot);
+    assert_eq!(come_in(&mut peers, at(0), 2, hello(2, 5)), Ok(()));
 }
 
 fn reached(boot: u64, before: u64, index: u64) -> Reached {
@@ -160,21 +195,21 @@ fn comes_with(boot: u64, last_index: u64) -> PeerHello {
 #[test]
 fn copy_that_lacks_what_an_earlier_boot_had_is_refused_whatever_its_boot() {
     let mut peers = founded(1);
-    peers.on_hello(at(0), connection(1), None, comes_with(3, 10)).unwrap();
+    come_in(&mut peers, at(0), 1, comes_with(3, 10)).unwrap();
     peers.on_reached(NodeId(2), reached(3, 0, 90));
     assert_eq!(peers.link(NodeId(2)), Some(connection(1)), "it went on from where it began");
-    let again = peers.on_hello(at(1), connection(2), None, comes_with(3, 50));
+    let again = come_in(&mut peers, at(1), 2, comes_with(3, 50));
     assert_eq!(again, Ok(()), "its boot may have come further since it said so");
-    let copy = peers.on_hello(at(2), connection(3), None, comes_with(4, 89)).unwrap_err();
+    let copy = come_in(&mut peers, at(2), 3, comes_with(4, 89)).unwrap_err();
     assert_eq!(copy.reason, RefusalReason::OldCopy);
     assert!(copy.message.contains("up to 89") && copy.message.contains("up to 90"), "{}", copy.message);
-    assert_eq!(peers.on_hello(at(3), connection(4), None, comes_with(4, 90)), Ok(()));
+    assert_eq!(come_in(&mut peers, at(3), 4, comes_with(4, 90)), Ok(()));
 }
 
 #[test]
 fn copy_that_was_linked_before_others_told_of_it_is_dropped_then() {
     let mut peers = founded(1);
-    peers.on_hello(at(0), connection(1), None, comes_with(6, 50)).unwrap();
+    come_in(&mut peers, at(0), 1, comes_with(6, 50)).unwrap();
     peers.take_effects();
     peers.on_reached(NodeId(2), reached(5, 0, 50));
     peers.on_reached(NodeId(2), reached(6, 0, 70));
@@ -189,7 +224,7 @@ fn copy_that_was_linked_before_others_told_of_it_is_dropped_then() {
 #[test]
 fn stranger_other_incarnation_own_id_and_other_cluster_are_refused() {
     let mut peers = founded(1);
-    let mut refused = |hello| reason(peers.on_hello(at(0), connection(1), None, hello));
+    let mut refused = |hello| reason(come_in(&mut peers, at(0), 1, hello));
     assert_eq!(refused(hello(4, 1)), RefusalReason::Stranger);
     let other = PeerHello { incarnation: Incarnation(7), ..hello(2, 1) };
     assert_eq!(refused(other.clone()), RefusalReason::DuplicateId);
@@ -213,7 +248,10 @@ fn lost_link_is_redialled_at_once_whoever_dialled_it() {
         let mut peers = founded(1);
         // The entry's node is learned by our own dial in any case.
         peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
-        peers.on_hello(at(0), connection(2), entry, hello(2, 1)).unwrap();
+        match entry {
+            Some(_) => peers.on_hello(at(0), connection(2), entry, hello(2, 1)).unwrap(),
+            None => come_in(&mut peers, at(0), 2, hello(2, 1)).unwrap(),
+        }
         let link = peers.link(NodeId(2)).unwrap();
         peers.take_effects();
         peers.on_closed(at(100), link);
@@ -228,7 +266,7 @@ fn redial_that_is_refused_proves_death_once() {
     peers.on_closed(at(100), connection(1));
     peers.take_effects();
     for expected in [true, false] {
-        peers.on_dial(0);
+        peers.on_dial(0, connection(1000));
         peers.on_dial_failed(at(100), 0, Failure::Refused);
         assert_eq!(peers.take_effects().contains(&Effect::Dead(NodeId(2))), expected);
     }
@@ -241,7 +279,7 @@ fn redial_that_is_closed_early_or_silent_proves_nothing() {
     peers.on_closed(at(100), connection(1));
     peers.take_effects();
     for failure in [Failure::ClosedEarly, Failure::Other] {
-        peers.on_dial(0);
+        peers.on_dial(0, connection(1000));
         peers.on_dial_failed(at(100), 0, failure);
         let effects = peers.take_effects();
         assert!(matches!(effects[..], [Effect::DialAfter(0, _)]), "{effects:?}");
@@ -253,7 +291,7 @@ fn redial_answered_by_the_same_boot_ends_the_suspicion() {
     let mut peers = founded(1);
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     peers.on_closed(at(100), connection(1));
-    peers.on_dial(0);
+    peers.on_dial(0, connection(1000));
     peers.take_effects();
     peers.on_hello(at(101), connection(2), Some(0), hello(2, 1)).unwrap();
     assert_eq!(peers.take_effects(), [up(2, 1)]);
@@ -267,8 +305,10 @@ fn redial_answered_by_a_later_boot_proves_death() {
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     peers.on_closed(at(100), connection(1));
     peers.take_effects();
-    peers.on_hello(at(101), connection(2), None, hello(2, 2)).unwrap();
-    assert_eq!(peers.take_effects(), [Effect::Hello(connection(2)), Effect::Dead(NodeId(2)), up(2, 2)]);
+    come_in(&mut peers, at(101), 2, hello(2, 2)).unwrap();
+    let expected =
+        [Effect::Admit(connection(2)), Effect::Hello(connection(2)), Effect::Dead(NodeId(2)), up(2, 2)];
+    assert_eq!(peers.take_effects(), expected);
 }
 
 #[test]
@@ -276,9 +316,9 @@ fn dial_of_an_entry_whose_node_is_linked_already_rests() {
     let mut peers = founded(1);
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     peers.on_closed(at(100), connection(1));
-    peers.on_dial(0);
+    peers.on_dial(0, connection(1000));
     peers.on_dial_failed(at(100), 0, Failure::Other);
-    peers.on_hello(at(101), connection(2), None, hello(2, 1)).unwrap();
+    come_in(&mut peers, at(101), 2, hello(2, 1)).unwrap();
     peers.take_effects();
     peers.on_dial_timer(0);
     assert_eq!(peers.take_effects(), []);
@@ -308,7 +348,7 @@ fn node_restarted_before_the_founding_is_believed_by_what_its_later_boot_has_met
     let mut peers = peers(1, &[2, 3], None);
     peers.on_hello(at(0), connection(1), Some(0), hello_before_founding(2, &[1, 2, 3])).unwrap();
     let restarted = PeerHello { boot: BootNumber(2), ..hello_before_founding(2, &[2]) };
-    peers.on_hello(at(1), connection(2), None, restarted).unwrap();
+    come_in(&mut peers, at(1), 2, restarted).unwrap();
     peers.on_hello(at(2), connection(3), Some(1), hello_before_founding(3, &[1, 2, 3])).unwrap();
     let founds = |effect: &Effect| matches!(effect, Effect::Found(_));
     assert!(!peers.take_effects().iter().any(founds), "node 2 has not met all");
@@ -320,18 +360,18 @@ fn node_restarted_before_the_founding_is_believed_by_what_its_later_boot_has_met
 #[test]
 fn node_that_only_dialled_us_is_no_link_until_we_have_met_it_ourselves() {
     let mut peers = peers(2, &[1], None);
-    peers.on_hello(at(0), connection(1), None, hello_before_founding(1, &[1])).unwrap();
-    assert_eq!(peers.take_effects(), [Effect::Hello(connection(1))]);
+    come_in(&mut peers, at(0), 1, hello_before_founding(1, &[1])).unwrap();
+    assert_eq!(peers.take_effects(), [Effect::Admit(connection(1)), Effect::Hello(connection(1))]);
     assert_eq!(peers.link(NodeId(1)), None);
     peers.on_hello(at(0), connection(2), Some(0), hello_before_founding(1, &[1])).unwrap();
     assert_eq!(peers.link(NodeId(1)), Some(connection(1)), "dialled by the lower id");
 }
 
 #[test]
-fn guest_that_the_founding_does_not_name_is_dismissed() {
-    let mut peers = peers(1, &[2], None);
+fn node_that_the_founding_does_not_name_is_dismissed() {
+    let mut peers = peers(1, &[2, 5], None);
     peers.on_hello(at(0), connection(1), Some(0), hello_before_founding(2, &[1, 2])).unwrap();
-    peers.on_hello(at(0), connection(2), None, hello_before_founding(5, &[1, 5])).unwrap();
+    peers.on_hello(at(0), connection(2), Some(1), hello_before_founding(5, &[1, 5])).unwrap();
     peers.set_configuration(cluster_of(&[1, 2]));
     let effects = peers.take_effects();
     let refused = |e: &Effect| matches!(e, Effect::Refuse(id, _) if *id == connection(2));
@@ -370,13 +410,117 @@ fn node_cannot_become_another_one_on_its_link() {
 }
 
 #[test]
-fn guests_before_the_founding_are_counted() {
-    let mut peers = peers(1, &[2], None);
-    for number in 0..MAX_GUESTS as u32 {
-        let guest = hello_before_founding(100 + u64::from(number), &[]);
-        peers.on_hello(at(0), connection(number), None, guest).unwrap();
+fn claim_waits_for_the_node_that_it_names_and_changes_nothing_meanwhile() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.take_effects();
+    peers.on_hello(at(5), connection(2), None, dialling(2, hello(2, 9))).unwrap();
+    assert_eq!(peers.take_effects(), [Effect::Inquire(0)], "only its own address is asked");
+    assert!(peers.is_claim(connection(2)) && !peers.is_handshaken(connection(2)));
+    assert_eq!(peers.node_behind(connection(2)), None);
+    assert_eq!(peers.link(NodeId(2)), Some(connection(1)));
+    peers.on_closed(at(6), connection(2));
+    assert_eq!(peers.take_effects(), [], "nor does its end");
+}
+
+#[test]
+fn forged_boot_is_refused_and_the_true_one_is_linked_afterwards() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_hello(at(5), connection(2), None, dialling(2, hello(2, 9))).unwrap();
+    peers.inquiry(0);
+    peers.take_effects();
+    peers.on_confirmation(at(6), 0, &confirmation(2, 1, &[]));
+    let effects = peers.take_effects();
+    assert!(matches!(effects[..], [Effect::Refuse(id, _)] if id == connection(2)), "{effects:?}");
+    peers.on_inquiry_ended(at(6), 0);
+    peers.on_closed(at(100), connection(1));
+    come_in(&mut peers, at(101), 3, hello(2, 1)).unwrap();
+    assert_eq!(peers.link(NodeId(2)), Some(connection(3)));
+    assert!(!peers.take_effects().contains(&Effect::Dead(NodeId(2))));
+}
+
+#[test]
+fn replayed_introduction_is_not_confirmed_by_the_living_node() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_hello(at(9_000), connection(2), None, dialling(2, hello(2, 1))).unwrap();
+    peers.inquiry(0);
+    peers.take_effects();
+    peers.on_confirmation(at(9_001), 0, &confirmation(2, 1, &[77]));
+    assert_eq!(peers.take_effects(), [Effect::Close(connection(2))]);
+    assert_eq!(peers.link(NodeId(2)), Some(connection(1)));
+}
+
+#[test]
+fn dial_number_is_good_for_one_connection_and_none_for_no_connection() {
+    let mut peers = founded(1);
+    come_in(&mut peers, at(0), 5, hello(2, 1)).unwrap();
+    let again = peers.on_hello(at(1), connection(6), None, dialling(5, hello(2, 1)));
+    assert_eq!(reason(again), RefusalReason::NotConfirmed);
+    let without = peers.on_hello(at(1), connection(7), None, hello(2, 1));
+    assert_eq!(reason(without), RefusalReason::NotConfirmed);
+}
+
+#[test]
+fn answer_of_another_node_or_boot_or_to_an_earlier_inquiry_confirms_nothing() {
+    for (answer, is_settled) in [
+        (confirmation(3, 1, &[2]), false),
+        (confirmation(2, 2, &[2]), true),
+        (Confirmation { incarnation: Incarnation(7), ..confirmation(2, 1, &[2]) }, false),
+        (confirmation(2, 1, &[3]), true),
+    ] {
+        let mut peers = founded(1);
+        peers.on_hello(at(0), connection(2), None, dialling(2, hello(2, 1))).unwrap();
+        peers.inquiry(0);
+        peers.on_hello(at(0), connection(3), None, dialling(3, hello(2, 1))).unwrap();
+        peers.on_confirmation(at(1), 0, &answer);
+        assert_eq!(peers.link(NodeId(2)), None, "{answer:?}");
+        assert_eq!(!peers.is_claim(connection(2)), is_settled, "{answer:?}");
+        assert!(peers.is_claim(connection(3)), "not asked about: {answer:?}");
     }
-    let one_more = hello_before_founding(1000, &[]);
-    let result = peers.on_hello(at(0), connection(9999), None, one_more);
-    assert_eq!(reason(result), RefusalReason::Busy);
+}
+
+#[test]
+fn flood_of_claims_costs_one_inquiry_at_a_time_with_growing_pauses() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.take_effects();
+    let (mut inquiries, mut number) = (0, 2);
+    for millis in 0..1000 {
+        for _ in 0..10 {
+            peers.on_hello(at(millis), connection(number), None, dialling(number, hello(2, 9))).unwrap();
+            number += 1;
+        }
+        peers.on_inquiry_timer(at(millis), 0);
+        for effect in peers.take_effects() {
+            if effect == Effect::Inquire(0) {
+                inquiries += 1;
+                assert!(peers.inquiry(0).dials.len() <= 256);
+                peers.on_confirmation(at(millis), 0, &confirmation(2, 1, &[]));
+                peers.on_inquiry_ended(at(millis), 0);
+            }
+        }
+    }
+    assert!((4..20).contains(&inquiries), "{inquiries}");
+    assert_eq!(peers.link(NodeId(2)), Some(connection(1)));
+}
+
+#[test]
+fn node_owns_up_to_its_living_dials_only() {
+    let mut peers = founded(2);
+    let number = peers.hello(connection(1000)).dial;
+    assert_eq!(peers.hello(connection(1)).dial, DialNumber::NONE, "not dialled by us");
+    let inquiry = crate::wire::hello::Inquiry { dials: vec![DialNumber(1), number] };
+    assert_eq!(peers.confirmation(&inquiry).dials, [number]);
+    peers.on_dial_failed(at(1), 0, Failure::Other);
+    assert_eq!(peers.confirmation(&inquiry).dials, []);
+}
+
+#[test]
+fn node_without_an_address_in_the_list_is_refused_with_the_cure() {
+    let mut peers = peers(1, &[2], Some(cluster_of(&[1, 2, 3])));
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    let refusal = peers.on_hello(at(0), connection(2), None, dialling(2, hello(3, 1))).unwrap_err();
+    assert!(refusal.message.contains("add it"), "{}", refusal.message);
 }

@@ -1,5 +1,7 @@
 //! Connections that pretend to be nodes: forged, replayed, of another cluster, out of their minds.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,15 +9,18 @@ use anyhow::{Context, Result, ensure};
 use kvstore::types::{BootNumber, ClusterId, Incarnation, LogIndex, NodeId, Term};
 use kvstore::wire::Reader;
 use kvstore::wire::frame::FrameKind;
-use kvstore::wire::hello::{PeerHello, Refusal, RefusalReason};
+use kvstore::wire::hello::{Confirmation, DialNumber, Inquiry, PeerHello, Refusal, RefusalReason};
 use kvstore::wire::peer::{
     AppendEntries, Message, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse, TimeoutNow,
 };
+use rustix::process::Signal;
 
 use super::Target;
 use super::raw::{Raw, frame};
-use crate::cluster::Cluster;
-use crate::setup::{eventually, prepared};
+use crate::cluster::{Cluster, PATIENCE};
+use crate::setup::{CALM, client_of, stop};
+
+static DIALS: AtomicU64 = AtomicU64::new(1);
 
 fn hello(cluster: Option<ClusterId>, node: u64, incarnation: u64, boot: u64) -> PeerHello {
     PeerHello {
@@ -24,6 +29,8 @@ fn hello(cluster: Option<ClusterId>, node: u64, incarnation: u64, boot: u64) -> 
         incarnation: Incarnation(incarnation),
         boot: BootNumber(boot),
         last_index: LogIndex(0),
+        // Drawn anew for each dial, as a node does.
+        dial: DialNumber(DIALS.fetch_add(1, Ordering::Relaxed)),
         advertise: "127.0.0.1:1".to_owned(),
         met: Vec::new(),
         restored: None,
@@ -40,10 +47,24 @@ fn message(message: &Message) -> Vec<u8> {
     frame(FrameKind::Message, |out| message.encode(out))
 }
 
-/// Messages of a node that has lost its mind.
+/// Messages of a node that has lost its mind, and of one that wants to lead the next term.
 fn absurd() -> Vec<Message> {
     let (term, far) = (Term(u64::MAX), LogIndex(u64::MAX));
+    let next = Term(2);
     vec![
+        Message::RequestVote(RequestVote {
+            term: next,
+            last_log_index: far,
+            last_log_term: next,
+            leadership_transfer: true,
+        }),
+        Message::AppendEntries(AppendEntries {
+            term: next,
+            prev_log_index: LogIndex(0),
+            prev_log_term: Term(0),
+            entries: Vec::new(),
+            leader_commit: LogIndex(0),
+        }),
         Message::RequestVote(RequestVote {
             term,
             last_log_index: far,
@@ -119,44 +140,100 @@ fn messages_without_an_introduction_are_refused() -> Result<()> {
     })
 }
 
-/// A guest who comes before the founding is told whom a node has met: enough to replay the
-/// introduction of one of them, word for word.
-fn eavesdrop(cluster: &Cluster) -> Result<Incarnation> {
-    eventually("a node tells of node 2", || {
-        let mut raw = introduce(cluster.port(0), &hello(None, 77, 1, 1)).ok()?;
-        let answer = raw.next().ok().flatten().filter(|frame| frame.kind == FrameKind::PeerHello)?;
-        let hello = PeerHello::decode(&mut Reader::new(answer.payload)).ok()?;
-        hello.met.iter().find(|member| member.id == NodeId(2)).map(|member| member.incarnation)
-    })
+/// A node tells everybody who asks who it is: enough to introduce oneself as that node, word for word.
+fn identity(cluster: &Cluster, node: usize) -> Result<Confirmation> {
+    let mut raw = Raw::connect(cluster.port(node))?;
+    raw.send(&frame(FrameKind::Inquiry, |out| Inquiry { dials: vec![DialNumber(1)] }.encode(out)))?;
+    let answer = raw.next()?.filter(|frame| frame.kind == FrameKind::Confirmation);
+    let answer = answer.context("no answer to an inquiry")?;
+    let confirmation = Confirmation::decode(&mut Reader::new(answer.payload))?;
+    ensure!(confirmation.dials.is_empty(), "a node owns up to a dial that is not its own");
+    Ok(confirmation)
 }
 
-/// Without secrets a perfect replay takes the link over, until the node that it belongs to redials.
-/// It must not move the term or the leader, whatever it says.
-#[test]
-fn replayed_introduction_moves_neither_term_nor_leader() -> Result<()> {
-    let mut cluster = prepared(3)?;
-    let since = Instant::now();
-    for node in [0, 1] {
-        cluster.start(node)?;
-    }
-    let incarnation = eavesdrop(&cluster)?;
-    cluster.start(2)?;
-    ensure!(cluster.wait_until_whole()? == 0);
-    let (_, welcome) = Raw::client(cluster.port(0))?;
-    let replayed = hello(welcome.cluster, 2, incarnation.0, 1);
-
-    // A link so old that no two dials can have raced for it gives way.
-    thread::sleep(Duration::from_millis(3500));
-    let mut raw = introduce(cluster.port(0), &replayed)?;
-    raw.next()?.context("no answer to a perfect introduction")?;
+/// Introduces himself to node 1 as a node with this boot, and goes on at once as if it were that one.
+fn forge(target: &Target, who: &Confirmation, boot: u64) -> Result<Raw> {
+    let (_, welcome) = Raw::client(target.port())?;
+    let forged = hello(welcome.cluster, who.node.0, who.incarnation.0, boot);
+    let mut raw = introduce(target.port(), &forged)?;
     absurd().iter().try_for_each(|absurd| raw.send(&message(absurd)))?;
-    // The real node takes its link back.
-    raw.rest()?;
-    ensure!(cluster.wait_until_whole()? == 0, "leadership has moved");
-    let mut old = introduce(cluster.port(0), &hello(welcome.cluster, 2, incarnation.0, 0))?;
-    ensure!(refusal(&mut old)? == RefusalReason::OldBoot);
-    let broke = |line: &str| line.contains("node 2 broke the protocol");
-    cluster.wait_for_line(0, since, broke)?;
-    ensure!(cluster.wait_until_whole()? == 0 && cluster.status(0)?.term.0 == 1, "the term has moved");
+    Ok(raw)
+}
+
+/// Whoever was refused or closed has not been answered as a node.
+fn is_not_believed(mut raw: Raw) -> Result<()> {
+    let frames = raw.rest()?;
+    let is_answered = frames.iter().any(|frame| frame.kind != FrameKind::Refusal);
+    ensure!(!is_answered, "a forged introduction was answered: {frames:?}");
     Ok(())
+}
+
+/// Nodes 1 and 2 make a majority without node 3, so there is a link between them.
+fn are_linked(cluster: &Cluster) -> Result<()> {
+    stop(cluster, 2)?;
+    client_of(cluster, &[0], PATIENCE)?.put("linked", "yes")?;
+    cluster.signal(2, Signal::CONT)
+}
+
+/// The true node 2, after a restart, is linked whatever was said in its name.
+fn restart_is_linked(cluster: &mut Cluster, is_running: bool) -> Result<()> {
+    if is_running {
+        cluster.signal(1, Signal::KILL)?;
+        cluster.wait_for_exit(1)?;
+    }
+    let mut command = cluster.command(1);
+    command.args(CALM);
+    cluster.start_as(1, command)?;
+    ensure!(cluster.wait_until_whole()? == 0, "leadership has moved");
+    ensure!(cluster.status(0)?.term.0 == 1, "the term has moved");
+    are_linked(cluster)
+}
+
+#[test]
+fn forged_or_replayed_introduction_of_a_member_moves_nothing_and_cuts_no_link() -> Result<()> {
+    let mut target = Target::new()?;
+    let who = identity(&target.cluster, 1)?;
+    // A link so old that no two dials can have raced for it would give way to a new one.
+    thread::sleep(Duration::from_millis(3500));
+    target.withstands(|| {
+        let forged = [who.boot.0, who.boot.0 + 1, u64::MAX].map(|boot| forge(&target, &who, boot));
+        are_linked(&target.cluster)?;
+        forged.into_iter().try_for_each(|raw| is_not_believed(raw?))
+    })?;
+    let mut below = forge(&target, &who, who.boot.0 - 1)?;
+    ensure!(refusal(&mut below)? == RefusalReason::OldBoot);
+    restart_is_linked(&mut target.cluster, true)
+}
+
+#[test]
+fn forged_introduction_of_a_dead_member_is_not_believed_and_keeps_nobody_out() -> Result<()> {
+    let mut target = Target::new()?;
+    let who = identity(&target.cluster, 1)?;
+    target.cluster.signal(1, Signal::KILL)?;
+    target.cluster.wait_for_exit(1)?;
+    for boot in [who.boot.0, who.boot.0 + 1, u64::MAX] {
+        let mut raw = forge(&target, &who, boot)?;
+        let seen = refusal(&mut raw).with_context(|| format!("boot {boot}"))?;
+        ensure!(seen == RefusalReason::NotConfirmed, "{seen:?} for boot {boot}");
+    }
+    restart_is_linked(&mut target.cluster, false)
+}
+
+#[test]
+fn flood_of_forged_introductions_moves_nothing_and_keeps_nobody_out() -> Result<()> {
+    let mut target = Target::new()?;
+    let members = [identity(&target.cluster, 1)?, identity(&target.cluster, 2)?];
+    target.withstands(|| {
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut open = VecDeque::new();
+        for boot in (0..).take_while(|_| Instant::now() < until) {
+            let who = &members[boot % 2];
+            open.push_back(forge(&target, who, who.boot.0 + boot as u64 % 3)?);
+            if open.len() > 400 {
+                open.pop_front();
+            }
+        }
+        are_linked(&target.cluster)
+    })?;
+    restart_is_linked(&mut target.cluster, true)
 }

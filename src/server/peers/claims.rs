@@ -1,0 +1,205 @@
+//! Whether somebody who comes in is the node that he says he is.
+//!
+//! Nodes share no secret, and what a node says of itself anybody can say after it. But nobody except
+//! the node's own process answers at the address that `--peers` gives for it. So a node that comes
+//! in is asked about **there**: each dial has a random number, which its hello shows, and an
+//! [`Inquiry`] at the known address asks which of these numbers are dials of whoever answers.
+//!
+//! Until then the connection is a **claim**: it is not read any further and not answered, it takes
+//! no link's place, and no boot that it names is believed. A flood of claims costs an inquiry now
+//! and then, all of them in one.
+
+use super::judge::refusal;
+use super::{Effect, Handshaken, Peers, member_of};
+use crate::net::ConnectionId;
+use crate::server::dialler::{MAX_PAUSE, MIN_PAUSE};
+use crate::time::{Duration, Instant};
+use crate::types::NodeId;
+use crate::wire::hello::{Confirmation, DialNumber, Inquiry, PeerHello, Refusal, RefusalReason};
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    /// A timer runs until the next inquiry.
+    Waiting,
+    /// About these.
+    Asking(Vec<DialNumber>),
+}
+
+/// The inquiries at one entry: one at a time, and with pauses that grow while none confirms anything.
+#[derive(Debug)]
+pub struct Inquirer {
+    state: State,
+    not_before: Instant,
+    in_vain: u32,
+}
+
+impl Default for Inquirer {
+    fn default() -> Self {
+        Self { state: State::Idle, not_before: Instant::ZERO, in_vain: 0 }
+    }
+}
+
+impl Inquirer {
+    /// An inquiry is wanted: begins it, or says how long it must wait. Nothing if one is on its way.
+    fn begin(&mut self, now: Instant) -> Option<Duration> {
+        if !matches!(self.state, State::Idle) {
+            return None;
+        }
+        if now < self.not_before {
+            self.state = State::Waiting;
+            return Some(self.not_before.since(now));
+        }
+        let pause = MIN_PAUSE.saturating_mul(1 << self.in_vain.min(8)).min(MAX_PAUSE);
+        self.in_vain = self.in_vain.saturating_add(1);
+        self.not_before = now + pause;
+        self.state = State::Asking(Vec::new());
+        Some(Duration::ZERO)
+    }
+}
+
+impl Peers {
+    /// What to ask at an entry, now that it can be asked.
+    pub fn inquiry(&mut self, entry: usize) -> Inquiry {
+        let dials = self.claimed_at(entry);
+        self.diallers[entry].inquirer.state = State::Asking(dials.clone());
+        Inquiry { dials }
+    }
+
+    /// What this node answers to anybody who asks about its dials.
+    #[must_use]
+    pub fn confirmation(&self, inquiry: &Inquiry) -> Confirmation {
+        let is_own = |number: &&DialNumber| {
+            self.diallers.iter().any(|dialler| dialler.dial.is_some_and(|dial| dial.number == **number))
+        };
+        Confirmation {
+            node: self.identity.node,
+            incarnation: self.identity.incarnation,
+            boot: self.identity.boot,
+            dials: inquiry.dials.iter().filter(is_own).copied().collect(),
+        }
+    }
+
+    /// Whether a connection waits until it is confirmed.
+    #[must_use]
+    pub fn is_claim(&self, connection: ConnectionId) -> bool {
+        self.claims.contains_key(&connection)
+    }
+
+    /// The pause before the next inquiry at an entry is over.
+    pub fn on_inquiry_timer(&mut self, now: Instant, entry: usize) {
+        if matches!(self.diallers[entry].inquirer.state, State::Waiting) {
+            self.on_inquiry_ended(now, entry);
+        }
+    }
+
+    /// An inquiry has ended, with or without an answer.
+    pub fn on_inquiry_ended(&mut self, now: Instant, entry: usize) {
+        self.diallers[entry].inquirer.state = State::Idle;
+        self.inquire_at(now, entry);
+    }
+
+    /// Somebody answers at an entry: claims of his that he was asked about are true, or not.
+    pub fn on_confirmation(&mut self, now: Instant, entry: usize, answer: &Confirmation) {
+        let state = std::mem::take(&mut self.diallers[entry].inquirer.state);
+        let State::Asking(asked) = state else { return };
+        let is_answered = |hello: &PeerHello| {
+            (hello.node, hello.incarnation) == (answer.node, answer.incarnation)
+                && asked.contains(&hello.dial)
+        };
+        let answered = self.claims.iter().filter(|(_, hello)| is_answered(hello));
+        let answered: Vec<ConnectionId> = answered.map(|(connection, _)| *connection).collect();
+        for connection in answered {
+            let hello = self.claims.remove(&connection).expect("listed");
+            let result = if hello.boot == answer.boot && answer.dials.contains(&hello.dial) {
+                self.diallers[entry].inquirer.in_vain = 0;
+                self.effects.push(Effect::Admit(connection));
+                self.on_confirmed(now, connection, hello)
+            } else {
+                self.on_denied(&hello)
+            };
+            match result {
+                Ok(()) => {}
+                Err(Some(refusal)) => self.effects.push(Effect::Refuse(connection, refusal)),
+                Err(None) => self.effects.push(Effect::Close(connection)),
+            }
+        }
+    }
+
+    /// A node has come in and says who it is.
+    pub(super) fn claim(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        hello: PeerHello,
+    ) -> Result<(), Refusal> {
+        let links = self.handshaken.values().map(|handshaken| &handshaken.hello);
+        let is_shown = links.chain(self.claims.values()).any(|other| other.dial == hello.dial);
+        if hello.dial == DialNumber::NONE || is_shown {
+            return Err(not_confirmed(&hello, "its dial has no number of its own"));
+        }
+        if !(0..self.diallers.len()).any(|entry| self.may_answer(entry, hello.node)) {
+            return Err(not_confirmed(&hello, "--peers has no address for it: add it there"));
+        }
+        self.claims.insert(connection, hello);
+        (0..self.diallers.len()).for_each(|entry| self.inquire_at(now, entry));
+        Ok(())
+    }
+
+    fn on_confirmed(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        hello: PeerHello,
+    ) -> Result<(), Option<Refusal>> {
+        // What is known of it may have changed since it came.
+        self.judge(None, &hello).map_err(Some)?;
+        self.effects.push(Effect::Hello(connection));
+        self.learn_again(&hello);
+        self.admit(connection, Handshaken { hello, entry: None, since: now, told: false });
+        Ok(())
+    }
+
+    /// The node itself does not know of the dial. If it has ended it because there is another link,
+    /// that is nothing to talk about.
+    fn on_denied(&self, hello: &PeerHello) -> Result<(), Option<Refusal>> {
+        let link = self.links.get(&hello.node).map(|link| &self.handshaken[link].hello);
+        if link.is_some_and(|link| (member_of(link), link.boot) == (member_of(hello), hello.boot)) {
+            return Err(None);
+        }
+        Err(Some(not_confirmed(hello, "the node at its address in --peers does not know of it")))
+    }
+
+    fn inquire_at(&mut self, now: Instant, entry: usize) {
+        if self.claimed_at(entry).is_empty() {
+            return;
+        }
+        match self.diallers[entry].inquirer.begin(now) {
+            Some(Duration::ZERO) => self.effects.push(Effect::Inquire(entry)),
+            Some(pause) => self.effects.push(Effect::InquireAfter(entry, pause)),
+            None => {}
+        }
+    }
+
+    /// The dials that an entry may know of.
+    fn claimed_at(&self, entry: usize) -> Vec<DialNumber> {
+        let claims = self.claims.values().filter(|hello| self.may_answer(entry, hello.node));
+        claims.map(|hello| hello.dial).take(Inquiry::MAX_DIALS).collect()
+    }
+
+    /// Whether a node is to be asked at an entry: where it is known to be or, as long as that is not
+    /// known, wherever it may be.
+    fn may_answer(&self, entry: usize, node: NodeId) -> bool {
+        let is_at = |dialler: &super::Dialler| dialler.entry.node.or(dialler.node) == Some(node);
+        let dialler = &self.diallers[entry];
+        let is_another = dialler.node.is_some_and(|other| self.links.contains_key(&other));
+        let may_be_at = dialler.entry.node.is_none() && !dialler.is_own() && !is_another;
+        is_at(dialler) || may_be_at && !self.diallers.iter().any(is_at)
+    }
+}
+
+fn not_confirmed(hello: &PeerHello, why: &str) -> Refusal {
+    let message = format!("a connection that says it is node {} is not confirmed: {why}", hello.node);
+    refusal(RefusalReason::NotConfirmed, message)
+}
