@@ -329,11 +329,15 @@ impl<D: Disk> Replica<D> {
     /// 6. What others should know of this node, and one slice of snapshots: nobody waits for either, and
     ///    they wait for nobody.
     ///
+    /// `now` is when the turn began. A sync may take long, and what leaves after it begins to wait for
+    /// its answer only then: `after_sync` tells the time again, and is called after a sync only.
+    ///
     /// # Errors
     /// A failed write. It is never retried: the process must end.
     pub fn process_ready(
         &mut self,
-        now: Instant,
+        mut now: Instant,
+        after_sync: impl FnOnce() -> Instant,
         transport: &mut impl Transport,
     ) -> Result<(), storage::WriteError> {
         self.look_for_leader(now);
@@ -353,6 +357,7 @@ impl<D: Disk> Replica<D> {
             let peers = self.members.take_unstored();
             let batch = Batch { hard_state: ready.hard_state, entries: &ready.entries, peers: &peers };
             self.storage.persist(&batch)?;
+            now = now.max(after_sync());
         } else if self.may_prepare_spare() {
             self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
         }

@@ -200,7 +200,7 @@ impl World {
         self.network.sender = node;
         let replica = self.nodes[node].as_mut().unwrap();
         replica.tick(now);
-        replica.process_ready(now, &mut self.network).unwrap();
+        replica.process_ready(now, || now, &mut self.network).unwrap();
     }
 
     /// What a node has sent and nobody has got yet.
@@ -431,7 +431,7 @@ fn writes_that_a_new_leader_never_got_are_told_so_without_waiting_for_their_inde
     }
     let now = world.now;
     world.network.sender = 0;
-    world.nodes[0].as_mut().unwrap().process_ready(now, &mut world.network).unwrap();
+    world.nodes[0].as_mut().unwrap().process_ready(now, || now, &mut world.network).unwrap();
     world.network.queue.clear();
     for node in 1..3 {
         world.node(node).on_link_down(now, NodeId(1));

@@ -135,6 +135,9 @@ const NOW: Instant = Instant::from_millis(1_000);
 struct Node {
     replica: Replica<NotedDisk>,
     journal: Journal,
+    /// When a sync ends that begins at `NOW`, and how often that was asked.
+    synced_at: Instant,
+    clock_reads: u32,
     _directory: TempDir,
 }
 
@@ -155,7 +158,7 @@ impl Node {
             snapshots: SnapshotOptions::default(),
         };
         let replica = Replica::new(options, storage, recovered, NOW);
-        let mut node = Self { replica, journal, _directory: directory };
+        let mut node = Self { replica, journal, synced_at: NOW, clock_reads: 0, _directory: directory };
         let member = |id| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
         let configuration = Configuration::new(ClusterId(7), (1..=3).map(member).collect()).unwrap();
         for peer in (1..=3).filter(|peer| *peer != id) {
@@ -210,7 +213,11 @@ impl Node {
     /// One turn's end; its effects.
     fn try_turn(&mut self) -> (Result<(), WriteError>, Vec<Effect>) {
         self.journal.effects.borrow_mut().clear();
-        let result = self.replica.process_ready(NOW, &mut self.journal);
+        let after_sync = || {
+            self.clock_reads += 1;
+            self.synced_at
+        };
+        let result = self.replica.process_ready(NOW, after_sync, &mut self.journal);
         (result, self.journal.effects.borrow().clone())
     }
 
@@ -282,6 +289,23 @@ fn candidate_asks_for_votes_after_the_disk_has_its_own() {
     let grant = PreVoteResponse { term: Term(1), round: node.pre_vote_round(), vote_granted: true };
     node.hear(2, Message::PreVoteResponse(grant));
     assert_eq!(node.turn(), [Synced, Sent("RequestVote"), Sent("RequestVote")]);
+}
+
+#[test]
+fn time_is_told_again_after_a_sync_only_and_a_candidates_patience_begins_then() {
+    let mut node = Node::founded(1);
+    node.turn();
+    let grant = PreVoteResponse { term: Term(1), round: node.pre_vote_round(), vote_granted: true };
+    node.hear(2, Message::PreVoteResponse(grant));
+    node.synced_at = NOW + Duration::from_millis(100);
+    node.clock_reads = 0;
+    node.turn();
+    assert_eq!(node.clock_reads, 1);
+    node.replica.tick(node.synced_at + Duration::from_millis(36));
+    assert_eq!(node.turn(), [], "a slow disk has taken nothing of its patience");
+    assert_eq!(node.clock_reads, 1, "nothing was synced");
+    node.replica.tick(node.synced_at + Duration::from_millis(76));
+    assert_eq!(node.turn(), [Sent("PreVote"), Sent("PreVote")]);
 }
 
 #[test]

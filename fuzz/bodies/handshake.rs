@@ -18,13 +18,15 @@ use kvstore::wire::Writer;
 use kvstore::wire::client::{Request, RequestBody};
 use kvstore::wire::entry::{Configuration, Member, Reached};
 use kvstore::wire::frame::{self, FrameKind};
-use kvstore::wire::hello::PeerHello;
+use kvstore::wire::hello::{Confirmation, DialNumber, PeerHello};
 use kvstore::wire::peer::{Heartbeat, Message};
 
 use super::source::Source;
 
 const OWN: u64 = 2;
 const CLUSTER: ClusterId = ClusterId(9);
+/// Dials up to this number are confirmed.
+const OWNED_DIALS: u64 = 200;
 
 /// What the other end of a connection does next.
 enum Move {
@@ -45,8 +47,15 @@ struct Door {
 impl Socket for Scripted {
     type Driver = Door;
 
-    fn dial(_: &mut Self::Driver, _: ConnectionId, _: SocketAddr) -> io::Result<Self> {
-        Err(ErrorKind::ConnectionRefused.into())
+    /// Every member owns up to the dials with small numbers, in one boot.
+    fn dial(_: &mut Self::Driver, _: ConnectionId, address: SocketAddr) -> io::Result<Self> {
+        let SocketAddr::V4(address) = address else { unreachable!("all are of one kind") };
+        let Member { id: node, incarnation } = member(u64::from(address.ip().octets()[3]));
+        let dials = (1..=OWNED_DIALS).map(DialNumber).collect();
+        let confirmation = Confirmation { node, incarnation, boot: BootNumber(3), dials };
+        let mut out = Writer::new();
+        frame::encode(FrameKind::Confirmation, &mut out, |out| confirmation.encode(out));
+        Ok(Self(VecDeque::from([Move::Bytes(out.into_bytes().to_vec())])))
     }
 
     fn accept(door: &mut Door, id: ConnectionId) -> io::Result<Self> {
@@ -193,9 +202,12 @@ fn hello(source: &mut Source<'_>) -> PeerHello {
     };
     let met = (0..source.choice(4)).map(|_| member(u64::from(source.byte() % 5))).collect();
     let advertise = if source.flag() { "10.0.0.1:9000" } else { "" }.to_owned();
-    let (boot, last_index) = (BootNumber(source.number(4)), LogIndex(source.number(4)));
+    let boot = if source.flag() { BootNumber(3) } else { BootNumber(source.number(4)) };
+    let last_index = LogIndex(source.number(4));
+    let dial = DialNumber(u64::from(source.byte()));
     let restored = source.flag().then_some(Revision(9));
-    PeerHello { cluster, node: NodeId(node), incarnation, boot, last_index, advertise, met, restored }
+    let node = NodeId(node);
+    PeerHello { cluster, node, incarnation, boot, last_index, dial, advertise, met, restored }
 }
 
 /// What was told so far of nodes and clients.

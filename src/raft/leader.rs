@@ -371,6 +371,11 @@ impl Leader {
         }
     }
 
+    /// Bytes of entries under way to the follower to whom most are.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.progress.values().map(Progress::in_flight_bytes).max().unwrap_or(0)
+    }
+
     pub(super) fn transferring_to(&self) -> Option<NodeId> {
         self.transfer.map(|transfer| transfer.to)
     }

@@ -88,6 +88,12 @@ impl Progress {
         self.in_flight.is_empty()
     }
 
+    /// Bytes of entries under way to it.
+    #[must_use]
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
     /// Whether an AppendEntries may be sent within these limits.
     #[must_use]
     pub(super) fn may_send(&self, window_messages: usize, window_bytes: usize) -> bool {

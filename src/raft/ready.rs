@@ -309,6 +309,15 @@ impl Raft {
         }
     }
 
+    /// Bytes of entries under way to the follower to whom most are; none unless this node leads.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        match &self.role {
+            Role::Leader(leader) => leader.in_flight_bytes(),
+            _ => 0,
+        }
+    }
+
     /// What people should be told since the last call.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.core.events)

@@ -11,6 +11,9 @@ use crate::types::LogIndex;
 /// A linearizable read (thesis 6.4) passes through three places: `turn`, until the turn ends and all its reads are asked for
 /// as one batch; `asked`, until the leader has confirmed a read index for the batch; `confirmed`,
 /// until that index is applied here. A stale one begins at the last of them.
+///
+/// Invariants: `count` and `bytes` are over all three; `bytes` stays below `MAX_BYTES` but for the
+/// last one that came.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     turn: Vec<Arrival>,
@@ -18,28 +21,36 @@ pub(super) struct Reads {
     confirmed: BTreeMap<LogIndex, VecDeque<Arrival>>,
     last_batch: u64,
     count: usize,
+    bytes: usize,
 }
 
 impl Reads {
     /// More are refused as busy.
     pub(super) const MAX_READS: usize = 1 << 16;
+    /// Keys and prefixes beyond this are refused as busy too.
+    pub(super) const MAX_BYTES: usize = 32 << 20;
 
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
+    /// Bytes of keys and prefixes in all of them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.count >= Self::MAX_READS
+        self.count >= Self::MAX_READS || self.bytes >= Self::MAX_BYTES
     }
 
     pub(super) fn push(&mut self, read: Arrival) {
-        self.count += 1;
+        self.count_in(&read);
         self.turn.push(read);
     }
 
     /// A read for which the state at `applied`, or any later one, will do.
     pub(super) fn push_stale(&mut self, applied: LogIndex, read: Arrival) {
-        self.count += 1;
+        self.count_in(&read);
         self.confirmed.entry(applied).or_default().push_back(read);
     }
 
@@ -67,7 +78,7 @@ impl Reads {
                 Vec::new()
             }
             None => {
-                self.count -= batch.len();
+                batch.iter().for_each(|read| self.count_out(read));
                 batch
             }
         }
@@ -85,7 +96,17 @@ impl Reads {
         if first.get().is_empty() {
             first.remove();
         }
-        self.count -= usize::from(read.is_some());
+        read.iter().for_each(|read| self.count_out(read));
         read
+    }
+
+    fn count_in(&mut self, read: &Arrival) {
+        self.count += 1;
+        self.bytes += read.request.body.payload_bytes();
+    }
+
+    fn count_out(&mut self, read: &Arrival) {
+        self.count -= 1;
+        self.bytes -= read.request.body.payload_bytes();
     }
 }

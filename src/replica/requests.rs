@@ -240,8 +240,10 @@ impl<D: Disk> Replica<D> {
         let uncommitted_cap = self.raft.config().max_uncommitted_bytes;
         let own = [
             ("uncommitted_bytes", self.raft.log().uncommitted_bytes(), uncommitted_cap),
+            ("in_flight_bytes", self.raft.in_flight_bytes(), self.raft.config().window_bytes),
             ("waiting_writes", self.writes.waiters(), Writes::MAX_WAITERS),
             ("waiting_reads", self.reads.len(), Reads::MAX_READS),
+            ("waiting_read_bytes", self.reads.bytes(), Reads::MAX_BYTES),
             ("parked_requests", self.parking.len(), Parking::MAX_PARKED),
             ("parked_bytes", self.parking.bytes(), Parking::MAX_BYTES),
             ("backups", self.snapshots.backups.len(), Backups::<D::File>::MAX_BACKUPS),

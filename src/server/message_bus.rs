@@ -122,6 +122,10 @@ struct Visitor {
     /// A client's answers behind more output than it may have waiting. Their values are the
     /// store's own; bytes of them are made once the client has taken those before.
     withheld: VecDeque<Response>,
+    /// What these hold on to.
+    withheld_bytes: usize,
+    /// Of a client: since when the frame is incomplete that it sends, and what has come of it.
+    partial: Option<(Instant, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +164,10 @@ struct Queues {
     released: Vec<ConnectionId>,
     /// Clients that did not take all of it when they were last written to.
     backlog: BTreeSet<ConnectionId>,
+    /// Sum over all clients of what their withheld answers hold on to.
+    withheld_bytes: usize,
+    /// Sum over all clients of what has come of incomplete frames.
+    partial_bytes: usize,
 }
 
 /// Room that all connections share, so that an idle one needs none.
@@ -464,6 +472,7 @@ impl<S: Socket> MessageBus<S> {
             Ok(()) => self.enlist(id),
             Err(cause) => self.on_read_error(id, cause),
         }
+        self.note_input(id, count);
         self.watch(id);
         count
     }

@@ -110,13 +110,13 @@ pub enum RunError {
 
 /// A node that listens.
 pub struct Server<D: Disk> {
+    clock: Clock,
     world: World,
     node: Node<D, TcpSocket>,
 }
 
-/// What comes from outside: time, events and signals.
+/// What comes from outside: events and signals.
 struct World {
-    clock: Clock,
     poll: Poll,
     events: Events,
     signals: Signals,
@@ -136,7 +136,7 @@ impl<D: Disk> Server<D> {
         seed: [u8; 32],
     ) -> Result<Self, StartError> {
         let mut random = StdRng::from_seed(seed);
-        let mut clock = Clock::start();
+        let clock = Clock::start();
         let now = clock.now();
         let reached = recovered.peers.clone();
         let (node, incarnation, boot) = (recovered.node, recovered.incarnation, recovered.boot);
@@ -145,7 +145,7 @@ impl<D: Disk> Server<D> {
         let configuration = replica.configuration().cloned();
         let (entries, addresses) = entries(config, configuration.as_ref())?;
 
-        let world = World::new(clock)?;
+        let world = World::new()?;
         let driver = listen(&world.poll, &config.listen)?;
         let limits = Limits::for_descriptors(raise_descriptor_limit(), entries.len());
         let last_index = replica.durable_index();
@@ -154,7 +154,7 @@ impl<D: Disk> Server<D> {
         let peers = Peers::new(identity, config.heartbeat, entries, configuration, &reached, random.random());
         let bus = MessageBus::new(driver, peers, addresses, Admission::new(limits), now);
         let node = Node::new(bus, replica, config.heartbeat, now);
-        Ok(Self { world, node })
+        Ok(Self { clock, world, node })
     }
 
     /// Runs until a signal has ended it and leadership was handed over.
@@ -162,12 +162,13 @@ impl<D: Disk> Server<D> {
     /// # Errors
     /// See [`RunError`]. The process must end: what is in memory may be ahead of the disk.
     pub fn run(self) -> Result<(), RunError> {
-        let Self { mut world, mut node } = self;
+        let Self { clock, mut world, mut node } = self;
         loop {
-            let now = world.clock.now();
+            let now = clock.now();
             let wake = node.end_turn(now);
-            let now = world.poll(&mut node, wake.map(|wake| wake.since(now)))?;
-            node.turn(now, |node| world.poll(node, Some(Duration::ZERO)).map(drop))?;
+            let now = world.poll(&mut node, &clock, wake.map(|wake| wake.since(now)))?;
+            let poll_again = |node: &mut _| world.poll(node, &clock, Some(Duration::ZERO)).map(drop);
+            node.turn(now, poll_again, || clock.now())?;
             if world.is_leaving && node.may_exit(now) {
                 return Ok(());
             }
@@ -176,11 +177,11 @@ impl<D: Disk> Server<D> {
 }
 
 impl World {
-    fn new(clock: Clock) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let signals = signals(&poll)?;
         let events = Events::with_capacity(EVENTS_PER_POLL);
-        Ok(Self { clock, poll, events, signals, is_leaving: false })
+        Ok(Self { poll, events, signals, is_leaving: false })
     }
 
     /// The only call that waits. Tells connections what their events say; nothing is read yet.
@@ -188,6 +189,7 @@ impl World {
     fn poll<D: Disk>(
         &mut self,
         node: &mut Node<D, TcpSocket>,
+        clock: &Clock,
         timeout: Option<Duration>,
     ) -> Result<Instant, RunError> {
         match self.poll.poll(&mut self.events, timeout) {
@@ -200,7 +202,7 @@ impl World {
             }
             Err(error) => return Err(error.into()),
         }
-        let now = self.clock.now();
+        let now = clock.now();
         for event in &self.events {
             match event.token() {
                 net::LISTENER => node.bus_mut().on_listener_ready(),

@@ -61,7 +61,8 @@ impl<D: Disk, S: Socket> Node<D, S> {
 
     /// A turn, once the events of a poll were told: everything that has arrived is read, then timers
     /// are fired, then the effects of both leave. `poll_again` tells of the events that came
-    /// meanwhile, without waiting; it is asked after a stall.
+    /// meanwhile, without waiting; it is asked after a stall. `after_sync` tells the time once more; it
+    /// is asked where the disk has taken some.
     ///
     /// # Errors
     /// A failed write or poll: the process must end.
@@ -69,6 +70,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
         &mut self,
         now: Instant,
         poll_again: impl FnOnce(&mut Self) -> Result<(), E>,
+        after_sync: impl FnOnce() -> Instant,
     ) -> Result<(), E> {
         if is_planted(Bug::TimersBeforeSockets) {
             self.fire_timers(now);
@@ -79,7 +81,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
             self.read_sockets(now);
         }
         self.fire_timers(now);
-        self.process_ready(now)?;
+        self.process_ready(now, after_sync)?;
         self.bus.reap();
         Ok(())
     }
@@ -127,8 +129,12 @@ impl<D: Disk, S: Socket> Node<D, S> {
 
     /// Lets the replica's effects of this turn happen, in its order. What they make durable about
     /// the cluster decides from then on who is a member.
-    fn process_ready(&mut self, now: Instant) -> Result<(), WriteError> {
-        self.replica.process_ready(now, &mut self.bus)?;
+    fn process_ready(
+        &mut self,
+        now: Instant,
+        after_sync: impl FnOnce() -> Instant,
+    ) -> Result<(), WriteError> {
+        self.replica.process_ready(now, after_sync, &mut self.bus)?;
         self.bus.set_told_by_snapshot(self.replica.begins_with_snapshot());
         if let Some(configuration) = self.replica.configuration()
             && self.bus.configuration() != Some(configuration)

@@ -1,10 +1,11 @@
 //! Every command of `kv_client` on a real cluster: words, fields and exit statuses.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, free_ports};
@@ -246,5 +247,36 @@ fn outcome_is_unknown_only_if_a_log_may_have_taken_the_write() -> Result<()> {
     command.args(["--port", &nobody, "--timeout-ms", "200", "put", "k", "v"]);
     let refused = run(command, b"")?;
     ensure!(refused.status == 4 && refused.stderr.contains("no node reachable"), "{refused:?}");
+    Ok(())
+}
+
+/// What the table of docs/bounds.md gives: each bound with its cap, where that is a number.
+fn documented_bounds() -> BTreeMap<&'static str, Option<u64>> {
+    let page = include_str!("../../docs/bounds.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    rows.map(|(name, rest)| {
+        let cap = rest.split(" |").next().unwrap_or_default();
+        (name, cap.replace(',', "").parse().ok())
+    })
+    .collect()
+}
+
+#[test]
+fn status_shows_each_bound_of_the_table() -> Result<()> {
+    let cluster = founded(1)?;
+    kv(&cluster, 0, "put k v")?;
+    let status = kv(&cluster, 0, "--json status")?.json();
+    let shown = status["nodes"][0]["bounds"].as_object().context("no bounds")?.clone();
+    let documented = documented_bounds();
+    ensure!(documented.len() > 20, "{documented:?}");
+    let names: Vec<&str> = documented.keys().copied().collect();
+    let mut seen: Vec<&str> = shown.keys().map(String::as_str).collect();
+    seen.sort_unstable();
+    ensure!(seen == names, "the status has {seen:?}, the table {names:?}");
+    for (name, cap) in documented {
+        let (used, shown) = (shown[name]["used"].as_u64(), shown[name]["cap"].as_u64());
+        ensure!(used.is_some() && used <= shown, "{name}: {used:?} of {shown:?}");
+        ensure!(cap.is_none() || cap == shown, "{name}: {shown:?}, the table says {cap:?}");
+    }
     Ok(())
 }

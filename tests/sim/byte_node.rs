@@ -88,7 +88,7 @@ impl ByteNode {
             tell(node, self.pipes.take_events(self.site));
             Ok::<(), WriteError>(())
         };
-        let result = self.node.turn(now, poll_again);
+        let result = self.node.turn(now, poll_again, || now);
         let mut effects = TurnEffects {
             syncs: disk.operations().1 - before.0,
             log_syncs: disk.log_syncs() - before.1,

@@ -82,7 +82,7 @@ impl MessageNode {
         }
         let before = (disk.operations().1, disk.log_syncs());
         let mut outbox = Outbox { disk, before, effects: &mut effects };
-        let result = self.replica.process_ready(now, &mut outbox);
+        let result = self.replica.process_ready(now, || now, &mut outbox);
         effects.failed = result.err();
         effects.syncs = disk.operations().1 - before.0;
         effects.log_syncs = disk.log_syncs() - before.1;

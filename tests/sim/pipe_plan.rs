@@ -129,6 +129,7 @@ impl PipePlan {
         Limits {
             clients: self.clients,
             unknown: self.unknown,
+            claims: self.unknown,
             client_output_bytes: 2 << 20,
             peer_output_bytes: (window + 2 * snapshots.slice_bytes + self.reserve_bytes).min(16 << 20),
         }

@@ -12,6 +12,13 @@ pub(super) const CLIENT_SOFT_BYTES: usize = 1 << 20;
 const MAX_UNANSWERED: usize = 1024;
 /// All output that clients have not taken, together. Beyond it, whoever has left most is closed.
 const ALL_CLIENTS_OUTPUT_BYTES: usize = 256 << 20;
+/// All that clients have sent of frames that are not complete, together. Beyond it, whoever has taken
+/// longest over his is closed: others complete theirs within milliseconds.
+const ALL_CLIENTS_INPUT_BYTES: usize = 256 << 20;
+/// What the withheld answers of one client hold on to. A read beyond it is refused as busy.
+pub(super) const CLIENT_WITHHELD_BYTES: usize = 64 << 20;
+/// The same, of all clients together.
+pub(super) const ALL_CLIENTS_WITHHELD_BYTES: usize = 256 << 20;
 
 impl<S: Socket> MessageBus<S> {
     /// Each bound, with the largest use of any one connection where it holds for each.
@@ -20,7 +27,9 @@ impl<S: Socket> MessageBus<S> {
         let is_peer = |party| party == Party::Peer;
         let output = |connection: &Connection<S>| connection.queued_bytes();
         let input = |connection: &Connection<S>| connection.buffered_bytes();
-        let unanswered = self.connections.iter().map(|(_, _, visitor)| visitor.unanswered).max();
+        let visitors = || self.connections.iter().map(|(_, _, visitor)| visitor);
+        let unanswered = visitors().map(|visitor| visitor.unanswered).max();
+        let withheld = visitors().map(|visitor| visitor.withheld_bytes).max();
         let (clients, unknown, claims) = self.admission.counts();
         let limits = self.admission.limits();
         [
@@ -29,6 +38,9 @@ impl<S: Socket> MessageBus<S> {
             ("unconfirmed_nodes", claims, limits.claims),
             ("client_requests", unanswered.unwrap_or(0), MAX_UNANSWERED),
             ("client_input_bytes", self.largest(is_client, input), frame(MAX_CLIENT_FRAME_BYTES)),
+            ("all_clients_input_bytes", self.queues.partial_bytes, ALL_CLIENTS_INPUT_BYTES),
+            ("client_withheld_bytes", withheld.unwrap_or(0), CLIENT_WITHHELD_BYTES),
+            ("all_clients_withheld_bytes", self.queues.withheld_bytes, ALL_CLIENTS_WITHHELD_BYTES),
             ("client_output_bytes", self.largest(is_client, output), limits.client_output_bytes),
             ("all_clients_output_bytes", self.backlog_bytes(), ALL_CLIENTS_OUTPUT_BYTES),
             ("peer_input_bytes", self.largest(is_peer, input), frame(MAX_PEER_FRAME_BYTES)),
@@ -61,6 +73,32 @@ impl<S: Socket> MessageBus<S> {
         if let Some((_, visitor)) = self.connections.get_mut(id) {
             visitor.unanswered = visitor.unanswered.saturating_sub(1);
         }
+    }
+
+    /// A client was read from, which gave so many frames. Keeps what clients have sent of incomplete
+    /// frames within its bound.
+    pub(super) fn note_input(&mut self, id: ConnectionId, frames: usize) {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        if visitor.party != Party::Client {
+            return;
+        }
+        let (bytes, before) = (connection.buffered_bytes(), visitor.partial.take());
+        let since = before.filter(|_| frames == 0).map_or(self.now, |(since, _)| since);
+        visitor.partial = (bytes > 0).then_some((since, bytes));
+        self.queues.partial_bytes -= before.map_or(0, |(_, bytes)| bytes);
+        self.queues.partial_bytes += bytes;
+        while self.queues.partial_bytes > ALL_CLIENTS_INPUT_BYTES {
+            let partial =
+                self.connections.iter().filter_map(|(id, _, visitor)| Some((visitor.partial?.0, id)));
+            let (_, slowest) = partial.min().expect("what is over a bound is not empty");
+            self.close(slowest, &CloseCause::Overdue("its frame took longest while memory was short"));
+        }
+    }
+
+    /// What a client has sent or has not taken is dropped with it.
+    pub(super) fn forget_held(&mut self, visitor: &Visitor) {
+        self.queues.withheld_bytes -= visitor.withheld_bytes;
+        self.queues.partial_bytes -= visitor.partial.map_or(0, |(_, bytes)| bytes);
     }
 
     fn largest(&self, of: impl Fn(Party) -> bool, bytes: impl Fn(&Connection<S>) -> usize) -> usize {

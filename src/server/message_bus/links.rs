@@ -288,6 +288,7 @@ impl<S: Socket> MessageBus<S> {
         for timer in visitor.deadline.into_iter().chain(visitor.idle.map(|(timer, _)| timer)) {
             self.timers.wheel.cancel(timer);
         }
+        self.forget_held(&visitor);
         debug!("connection {id:?} of {:?} ended: {cause}", visitor.party);
         self.admission.forget(id);
         self.queues.backlog.remove(&id);

@@ -3,14 +3,15 @@
 //! A client may ask for more in one breath than could ever wait as bytes: a thousand gets of large
 //! values are a few kilobytes. Its answers are values that the store holds anyway; bytes are made of
 //! them one after the other, as the client takes those before. So it is never closed for having
-//! asked, only for not reading.
+//! asked, only for not reading. But the store may not hold these values any longer, so what waits in
+//! this way is bounded too: a read beyond that is refused as busy.
 
-use super::bounds::CLIENT_SOFT_BYTES;
+use super::bounds::{ALL_CLIENTS_WITHHELD_BYTES, CLIENT_SOFT_BYTES, CLIENT_WITHHELD_BYTES};
 use super::{MessageBus, Party, Visitor};
 use crate::net::{CloseCause, Connection, ConnectionId, Socket};
 use crate::planted::{Bug, is_planted};
 use crate::wire::Writer;
-use crate::wire::client::Response;
+use crate::wire::client::{Refused, Response, ResponseBody};
 use crate::wire::frame::FrameKind;
 
 impl<S: Socket> MessageBus<S> {
@@ -52,7 +53,16 @@ impl<S: Socket> MessageBus<S> {
     pub(super) fn answer(&mut self, id: ConnectionId, response: &Response) {
         match self.connections.get_mut(id) {
             Some((connection, visitor)) if !has_room(connection, visitor) => {
-                visitor.withheld.push_back(response.clone());
+                let bytes = held_bytes(response);
+                let is_too_much = visitor.withheld_bytes + bytes > CLIENT_WITHHELD_BYTES
+                    || self.queues.withheld_bytes + bytes > ALL_CLIENTS_WITHHELD_BYTES;
+                if bytes > 0 && is_too_much {
+                    visitor.withheld.push_back(busy(response));
+                } else {
+                    visitor.withheld_bytes += bytes;
+                    self.queues.withheld_bytes += bytes;
+                    visitor.withheld.push_back(response.clone());
+                }
             }
             _ => {
                 self.note_answer(id);
@@ -68,6 +78,9 @@ impl<S: Socket> MessageBus<S> {
         while connection.queued_bytes() <= CLIENT_SOFT_BYTES
             && let Some(response) = visitor.withheld.pop_front()
         {
+            let bytes = held_bytes(&response);
+            visitor.withheld_bytes -= bytes;
+            self.queues.withheld_bytes -= bytes;
             connection.queue(FrameKind::Response, |out| response.encode(out));
             visitor.unanswered = visitor.unanswered.saturating_sub(1);
         }
@@ -84,4 +97,15 @@ impl<S: Socket> MessageBus<S> {
 /// Whether a client may be given another answer now.
 fn has_room<S: Socket>(connection: &Connection<S>, visitor: &Visitor) -> bool {
     connection.queued_bytes() <= CLIENT_SOFT_BYTES && visitor.withheld.is_empty()
+}
+
+/// What an answer holds on to while it is withheld.
+fn held_bytes(response: &Response) -> usize {
+    if matches!(response.body, ResponseBody::Refused(_)) { 0 } else { response.body.payload_bytes() }
+}
+
+/// Instead of the answer to a read that would hold on to too much.
+fn busy(response: &Response) -> Response {
+    let cure = "too many answers wait to be taken: take them, then ask again".to_owned();
+    Response { body: ResponseBody::Refused(Refused::Busy(cure)), ..*response }
 }

@@ -689,6 +689,63 @@ fn answers_to_far_more_than_may_wait_all_reach_a_client_that_reads_in_order() {
 }
 
 #[test]
+fn answers_withheld_beyond_their_bound_are_refused_as_busy_and_each_request_is_answered_once() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    (0..100).for_each(|id| client.send_get(id));
+    world.settle();
+    for id in 0..100 {
+        world.node(1).bus.reply(name, &response(id, 1 << 20));
+    }
+    let bound = |world: &mut World, name: &str| {
+        let bounds = world.node(1).bus.all_bounds();
+        bounds.into_iter().find(|bound| bound.name == name).unwrap()
+    };
+    let withheld = bound(&mut world, "client_withheld_bytes");
+    assert!(withheld.used > withheld.cap / 2 && withheld.used <= withheld.cap, "{withheld:?}");
+    let (mut ids, mut busy) = (Vec::new(), 0);
+    while ids.len() < 100 {
+        world.settle();
+        for frame in client.receive() {
+            let response = Response::decode(frame.payload).unwrap();
+            ids.push(response.id);
+            busy += usize::from(matches!(response.body, ResponseBody::Refused(Refused::Busy(_))));
+        }
+    }
+    assert!(ids.into_iter().eq(0..100));
+    assert!((30..40).contains(&busy), "{busy} busy");
+    for name in ["client_withheld_bytes", "all_clients_withheld_bytes", "client_requests"] {
+        assert_eq!(bound(&mut world, name).used, 0, "{name}");
+    }
+}
+
+#[test]
+fn input_of_incomplete_frames_is_counted_until_they_are_complete_or_closed() {
+    let mut world = World::founded(1);
+    let (mut client, _) = world.welcomed(1);
+    let used = |world: &mut World| {
+        let bounds = world.node(1).bus.all_bounds();
+        bounds.iter().find(|bound| bound.name == "all_clients_input_bytes").unwrap().used
+    };
+    let mut out = Writer::new();
+    let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
+    let request = Request { id: 1, time_left_ms: 1000, silent_leader: None, body };
+    frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+    let bytes = out.into_bytes();
+    client.send_bytes(&bytes[..20]);
+    world.settle();
+    assert_eq!(used(&mut world), 20);
+    client.send_bytes(&bytes[20..]);
+    world.settle();
+    assert_eq!(used(&mut world), 0);
+    client.send_bytes(&bytes[..20]);
+    world.settle();
+    drop(client);
+    world.settle();
+    assert_eq!(used(&mut world), 0);
+}
+
+#[test]
 fn link_that_takes_nothing_is_closed_at_its_cap() {
     let mut world = World::founded(2);
     let bytes = vec![7; 1 << 20];
@@ -735,6 +792,7 @@ fn hello_of(node: u64, boot: u64, dial: u64) -> PeerHello {
         dial: DialNumber(dial),
         advertise: "elsewhere:1".to_owned(),
         met: Vec::new(),
+        restored: None,
     }
 }
 

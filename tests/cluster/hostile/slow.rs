@@ -171,3 +171,26 @@ fn reset_in_each_state_of_the_protocol_is_cleaned_up() -> Result<()> {
         Ok(())
     })
 }
+
+/// Each client of a crowd sends nearly a whole frame, and not its end: who began first makes room.
+#[test]
+fn crowd_of_frames_that_do_not_end_takes_no_more_than_all_clients_may() -> Result<()> {
+    const SENT: usize = 2 << 20;
+    let target = Target::new()?;
+    let (_, cap) = target.bound("all_clients_input_bytes")?;
+    let crowd = cap as usize / SENT + 40;
+    target.withstands(|| {
+        let mut senders = Vec::new();
+        for _ in 0..crowd {
+            let (mut raw, _) = Raw::client(target.port())?;
+            raw.send(&header(FrameKind::Request, MAX_CLIENT_FRAME_BYTES))?;
+            raw.send(&vec![0; SENT])?;
+            senders.push(raw);
+        }
+        let (used, _) = target.bound("all_clients_input_bytes")?;
+        ensure!(used <= cap, "{used} bytes of at most {cap}");
+        eventually("the first one is closed", || senders[0].is_closed().ok()?.then_some(()))?;
+        ensure!(!senders[crowd - 1].is_closed()?, "the last one had no time");
+        Ok(())
+    })
+}

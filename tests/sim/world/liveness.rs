@@ -315,7 +315,7 @@ struct Answers(Option<ResponseBody>);
 fn ask_replica(replica: &mut Replica<SimDisk>, now: Instant, request: Request) -> Option<ResponseBody> {
     let mut answers = Answers::default();
     replica.on_request(now, ClientConnection(0), request);
-    replica.process_ready(now, &mut answers).expect("a sound disk takes what is written");
+    replica.process_ready(now, || now, &mut answers).expect("a sound disk takes what is written");
     answers.0
 }
 
