@@ -789,6 +789,7 @@ fn hello_of(node: u64, boot: u64, dial: u64) -> PeerHello {
         node: NodeId(node),
         incarnation: member(node).incarnation,
         boot: BootNumber(boot),
+        last_index: crate::types::LogIndex(1 << 20),
         dial: DialNumber(dial),
         advertise: "elsewhere:1".to_owned(),
         met: Vec::new(),

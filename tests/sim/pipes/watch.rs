@@ -102,7 +102,8 @@ impl State {
         }
     }
 
-    /// Whether a process talks to an older boot of another site than one that it knows.
+    /// Whether a process talks to an older boot of another site than one that it knows: it has read
+    /// that one's introduction and, who was dialled only once that was confirmed, given its own.
     fn is_outlived(&self, site: usize, to: usize, name: Connection, side: usize) -> bool {
         let boot_behind = |pipe: &Pipe, side: usize| {
             let (end, boot) = pipe.ends[1 - side].watch.hello?;
@@ -111,7 +112,10 @@ impl State {
         let here = boot_behind(&self.pipes[&name], side);
         self.pipes.values().any(|pipe| {
             let mine = (0..2).find(|end| pipe.ends[*end].site == site && pipe.ends[1 - *end].site == to);
-            mine.is_some_and(|end| !pipe.ends[end].is_gone && here < boot_behind(pipe, end))
+            mine.is_some_and(|end| {
+                let has_answered = pipe.ends[end].watch.hello.is_some();
+                !pipe.ends[end].is_gone && has_answered && here < boot_behind(pipe, end)
+            })
         })
     }
 }
