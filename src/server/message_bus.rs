@@ -12,11 +12,13 @@ mod bounds;
 mod dispatch;
 mod links;
 mod output;
+mod visitor;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
+use self::visitor::{Party, Visitor};
 use super::admission::Admission;
 use super::complaints::Complaints;
 use super::peers::Peers;
@@ -79,53 +81,6 @@ pub enum Inbound {
     Found(Configuration),
     /// A linked member does not know of the founding, and must get the snapshot.
     Newcomer(NodeId),
-}
-
-/// Who is behind a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Party {
-    /// It came in and has not said.
-    #[default]
-    Unknown,
-    /// We dialled this entry, and it has not answered.
-    Dialled(usize),
-    /// We ask at this entry about somebody who came in.
-    Inquiring(usize),
-    /// It came in and says that it is a node, which is not confirmed: it is not read.
-    Claimant,
-    /// A node that has introduced itself.
-    Peer,
-    /// A client that has introduced itself.
-    Client,
-    /// Somebody whom we have nothing more to say to.
-    Dismissed,
-}
-
-/// What the bus knows about a connection.
-#[derive(Debug, Default)]
-struct Visitor {
-    party: Party,
-    /// What is due next from the other end; see [`MessageBus::on_deadline`].
-    deadline: Option<TimerKey>,
-    /// Frames read and bytes written when the deadline was set.
-    progress: (u64, u64),
-    /// It stands in a ready list.
-    is_ready: bool,
-    /// It stands in the list of those with output.
-    is_dirty: bool,
-    /// Of a client: the timer of its idleness, and the frames that it had sent when that was set.
-    idle: Option<(TimerKey, u64)>,
-    /// Of a client: requests that were passed on and have no answer yet.
-    unanswered: usize,
-    /// Of a client: it is not read until more of its answers have left.
-    is_choked: bool,
-    /// A client's answers behind more output than it may have waiting. Their values are the
-    /// store's own; bytes of them are made once the client has taken those before.
-    withheld: VecDeque<Response>,
-    /// What these hold on to.
-    withheld_bytes: usize,
-    /// Of a client: since when the frame is incomplete that it sends, and what has come of it.
-    partial: Option<(Instant, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

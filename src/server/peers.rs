@@ -435,13 +435,6 @@ impl Peers {
         self.judge_founding();
     }
 
-    /// A dial that has ended is not owned up to any more.
-    fn end_dial(&mut self, connection: ConnectionId) {
-        for dialler in &mut self.diallers {
-            dialler.dial = dialler.dial.filter(|dial| dial.connection != connection);
-        }
-    }
-
     /// Of all connections to a node, keeps the one that the rules prefer.
     fn choose_link(&mut self, node: NodeId) {
         let believed = |other: &Handshaken| other.hello.node == node && self.is_believed(other.member());

@@ -147,6 +147,13 @@ impl Peers {
         Ok(())
     }
 
+    /// A dial that has ended is not owned up to any more.
+    pub(super) fn end_dial(&mut self, connection: ConnectionId) {
+        for dialler in &mut self.diallers {
+            dialler.dial = dialler.dial.filter(|dial| dial.connection != connection);
+        }
+    }
+
     fn on_confirmed(
         &mut self,
         now: Instant,
