@@ -183,10 +183,14 @@ impl<D: Disk> Replica<D> {
                 self.on_founding_chunk(from, chunk);
             }
             Message::InstallSnapshotResponse(answer) if self.snapshots.newcomers.contains(&from) => {
-                self.on_newcomer_answer(from, answer);
+                self.on_newcomer_answer(now, from, answer);
             }
             Message::Standing(standing) => self.on_standing(from, &standing),
-            message => self.raft.step(now, from, message),
+            message => {
+                // Only members of a cluster say anything else: it has joined.
+                self.snapshots.newcomers.remove(&from);
+                self.raft.step(now, from, message);
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use crate::storage::{Batch, Disk, WriteError};
 use crate::time::Instant;
 use crate::types::{NodeId, Term};
 use crate::wire::entry::{Configuration, HardState, Member, Snapshot};
-use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse};
+use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
 
 /// What a directory was made of that has founded no cluster yet.
 pub(super) struct Restored {
@@ -90,8 +90,8 @@ impl<D: Disk> Replica<D> {
     /// A chunk for a node that belongs to no cluster yet.
     pub(super) fn on_founding_chunk(&mut self, from: NodeId, message: InstallSnapshot) {
         if self.configuration().is_some() {
-            // The sender has not heard that this node has joined.
-            self.raft.answer_chunk(from, message.snapshot, InstallResult::Installed);
+            // The sender has not heard that this node has joined, and will. To say "installed" would be
+            // a promise: this node need not have that snapshot, and a leader counts on what it says.
         } else if self.snapshots.restored.is_some() {
             self.complain_of_cluster(from);
         } else {
@@ -107,11 +107,13 @@ impl<D: Disk> Replica<D> {
         );
     }
 
-    /// What a newcomer says of a chunk.
-    pub(super) fn on_newcomer_answer(&mut self, from: NodeId, answer: InstallSnapshotResponse) {
+    /// What a newcomer says of a chunk. Once it has the snapshot it is a member, and its leader may
+    /// count on that.
+    pub(super) fn on_newcomer_answer(&mut self, now: Instant, from: NodeId, answer: InstallSnapshotResponse) {
         if answer.result == InstallResult::Installed {
             self.snapshots.newcomers.remove(&from);
             self.snapshots.transfers.remove(&from);
+            self.raft.step(now, from, Message::InstallSnapshotResponse(answer));
         } else {
             self.on_chunk_answered(from, answer);
         }
