@@ -105,6 +105,30 @@ fn backup_is_refused_for_any_damage_and_an_unknown_version_by_name() {
 }
 
 #[test]
+fn snapshot_of_an_unknown_version_is_refused_by_name_and_left_alone() {
+    let (_, bytes) = backup();
+    let mut unknown = bytes;
+    unknown[8] = 77;
+    let checksum = crc32c::crc32c(&unknown[..4092]);
+    unknown[4092..4096].copy_from_slice(&checksum.to_le_bytes());
+    // The snapshot that a log names, and the one of which a directory was made.
+    let disk = SimDisk::new(1);
+    let (mut storage, _) = Storage::open(disk.clone(), NODE, SMALL, Incarnation(5)).unwrap();
+    storage.persist(&crate::script::founding().batch()).unwrap();
+    save(&mut storage, 1, Term(0)).unwrap();
+    drop(storage);
+    let restored = SimDisk::new(2);
+    for (disk, name) in [(disk, "0000000001.snap"), (restored, RESTORED)] {
+        disk.put(name, unknown.clone());
+        let names = disk.names();
+        let error = open(&disk).map(drop).unwrap_err();
+        assert!(matches!(error, OpenError::UnknownVersion { version: 77, .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+        assert_eq!(disk.names(), names);
+    }
+}
+
+#[test]
 fn backup_of_another_snapshot_than_announced_never_gets_its_name() {
     let (id, bytes) = backup();
     let disk = SimDisk::new(1);
