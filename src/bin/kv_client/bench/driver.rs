@@ -142,6 +142,7 @@ impl Driver {
             }
             let all_are_free = self.free.len() == self.lanes.len();
             if next_request.is_none() && all_are_free && self.finished.is_empty() {
+                load.figures.on_end(now);
                 if load.figures.interval_has_answers() {
                     (load.on_interval)(load.figures.end_interval(now), self.leader);
                 }

@@ -78,11 +78,14 @@ pub(super) struct Figures {
     recent: Latencies,
 }
 
-/// Invariant: `began` <= `last_answer` <= now.
+/// Invariant: `began` <= `last_answer` <= `ended`.
 #[derive(Debug)]
 struct Moments {
     began: Instant,
+    /// The beginning, while there is none.
     last_answer: Instant,
+    /// The last answer, while it goes on.
+    ended: Instant,
     longest_gap: Duration,
     interval_began: Instant,
     failures_before: u64,
@@ -93,6 +96,7 @@ impl Figures {
         let clock = Moments {
             began: now,
             last_answer: now,
+            ended: now,
             longest_gap: Duration::ZERO,
             interval_began: now,
             failures_before: 0,
@@ -121,9 +125,15 @@ impl Figures {
         }
         self.latencies.record(latency);
         self.recent.record(latency);
+        self.on_end(now);
+        self.clock.last_answer = now;
+    }
+
+    /// No more is under way: what was not answered since the last answer never will be.
+    pub(super) fn on_end(&mut self, now: Instant) {
         let gap = now.since(self.clock.last_answer);
         self.clock.longest_gap = self.clock.longest_gap.max(gap);
-        self.clock.last_answer = now;
+        self.clock.ended = now;
     }
 
     pub(super) fn on_error(&mut self, error: &Error) {
@@ -159,16 +169,17 @@ impl Figures {
         self.errors.values().sum::<u64>() + self.unknown
     }
 
-    /// From the beginning of the load to its last answer.
+    /// From the beginning of the load to its end.
     pub(super) fn duration(&self) -> Duration {
-        self.clock.last_answer.since(self.clock.began)
+        self.clock.ended.since(self.clock.began)
     }
 
     pub(super) fn answers_per_second(&self) -> f64 {
         self.answers as f64 / self.duration().as_secs_f64().max(1e-9)
     }
 
-    /// Between two answers, of whatever client; or from the beginning to the first.
+    /// Between two answers, of whatever client; from the beginning to the first; from the last to the
+    /// end.
     pub(super) fn longest_gap(&self) -> Duration {
         self.clock.longest_gap
     }
@@ -198,6 +209,9 @@ mod tests {
         }
         assert_eq!(figures.longest_gap(), Duration::from_millis(300));
         assert_eq!(figures.duration(), Duration::from_millis(330));
+        figures.on_end(at(2_000));
+        assert_eq!(figures.longest_gap(), Duration::from_millis(670), "nobody was answered any more");
+        assert_eq!(figures.duration(), Duration::from_secs(1));
     }
 
     #[test]
