@@ -3,7 +3,7 @@
 //! Nodes are known by what they say of themselves on a link, never by the address that a link
 //! comes from (there may be proxies between). Whoever answers a dial to an entry of `--peers` is
 //! believed what he says; who comes in is believed once he is **confirmed** at such an entry
-//! ([`claims`]). Before the founding that is all; afterwards the configuration in the log says who
+//! (see `claims.rs`). Before the founding that is all; afterwards the configuration in the log says who
 //! belongs, by id **and** incarnation, and `--peers` only gives addresses.
 //!
 //! All nodes dial all others, so at first there are two links between each pair:
