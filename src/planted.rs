@@ -1,11 +1,24 @@
 //! Bugs planted on purpose, to see whether the tests find them; `docs/testing.md` has the table.
 //!
-//! Without the feature `planted-bugs` there is none: [`is_planted`] is a constant `false`, and no
-//! release is built with it.
+//! A release build has none: there [`is_planted`] is a constant `false`. What `cargo test` builds
+//! asks a thread-local switch, which nothing but a test turns; so do optimised builds with the feature
+//! `planted-bugs`, for those who want to try many seeds.
 
-/// A bug that some system really had, or that comes close to one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A bug that some system really had, or that comes close to one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// All of them.
+        #[cfg(any(debug_assertions, feature = "planted-bugs"))]
+        pub const ALL: [Bug; [$(Bug::$name),*].len()] = [$(Bug::$name),*];
+    };
+}
+
+bugs! {
     /// Entries of earlier terms are committed by counting (the paper's Figure 8).
     OldTermCounted,
     /// A vote leaves before it is durable.
@@ -64,63 +77,67 @@ pub enum Bug {
     OldBootKept,
     /// A redial that is accepted and closed counts as refused.
     ClosedIsDead,
+    /// A snapshot lacks the sessions.
+    SessionsNotInSnapshot,
+    /// Each node expires sessions by its own clock.
+    ExpiryByLocalClock,
+    /// The log is released when the snapshot that replaces it is begun.
+    LogReleasedEarly,
+    /// What follows an installed snapshot's index in the log is kept.
+    TailKept,
+    /// A log is cut at the first record that cannot be read, though it was synced.
+    DamageCut,
+    /// A snapshot is called installed with its last chunk.
+    InstalledEarly,
+    /// An entry that was compacted away has term 0.
+    CompactedTermIsZero,
+    /// A follower that lacks what was compacted away is sent nothing.
+    NoSnapshotSent,
+    /// A vote is lost with the segment that it was stored in.
+    VoteReleased,
+    /// At a start the replaced snapshot is removed before the record that names its successor is
+    /// known to be durable.
+    SnapshotRemovedEarly,
+    /// The length that a frame claims is not compared with the limit.
+    LengthUnchecked,
 }
 
-/// All of them.
-#[cfg(feature = "planted-bugs")]
-pub const ALL: [Bug; 24] = [
-    Bug::OldTermCounted,
-    Bug::VoteNotSynced,
-    Bug::AckBeforeSync,
-    Bug::OwnEntriesCountedEarly,
-    Bug::LogNotCompared,
-    Bug::VoteGivenTwice,
-    Bug::OverlapTruncated,
-    Bug::ReadWithoutRound,
-    Bug::ReadBeforeNoOp,
-    Bug::LateRoundCounted,
-    Bug::LateAckCounted,
-    Bug::OwnTailCommitted,
-    Bug::VoteForgotten,
-    Bug::NoPreVote,
-    Bug::TransferKept,
-    Bug::LossNotNoticed,
-    Bug::SyncRetried,
-    Bug::NoDirectorySync,
-    Bug::HardStateNotStored,
-    Bug::CompareSkipped,
-    Bug::DuplicateApplied,
-    Bug::ReadNotWaiting,
-    Bug::OverwrittenAcknowledged,
-    Bug::AnsweredBeforeCommit,
-];
-
 /// Those that only byte streams can show.
-#[cfg(feature = "planted-bugs")]
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
 pub const OF_STREAMS: [Bug; 5] =
     [Bug::TimersBeforeSockets, Bug::OutputUnbounded, Bug::SlotReused, Bug::OldBootKept, Bug::ClosedIsDead];
 
-/// Whether this bug is there: never, without the feature.
-#[cfg(not(feature = "planted-bugs"))]
+/// Whether this bug is there: never, in a release build.
+#[cfg(not(any(debug_assertions, feature = "planted-bugs")))]
 #[must_use]
 pub const fn is_planted(_: Bug) -> bool {
     false
 }
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 /// Plants a bug in this thread, in place of any other.
-#[cfg(feature = "planted-bugs")]
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }
 
 /// Whether this bug is there.
-#[cfg(feature = "planted-bugs")]
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
 #[must_use]
 pub fn is_planted(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
+}
+
+/// Whether a test fails while this bug is there, as it should.
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
+#[must_use]
+pub fn is_caught(bug: Bug, test: impl FnOnce() + std::panic::UnwindSafe) -> bool {
+    plant(Some(bug));
+    let result = std::panic::catch_unwind(test);
+    plant(None);
+    result.is_err()
 }

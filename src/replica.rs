@@ -433,7 +433,10 @@ impl<D: Disk> Replica<D> {
                         "entry {index} holds a command of another version ({error}): it must not be skipped"
                     )
                 });
-                self.apply_command(index, entry.term, entry.stamp, command);
+                let is_local = is_planted(Bug::ExpiryByLocalClock) && command == Command::ExpireSessions;
+                let stamp =
+                    if is_local { entry.stamp.plus(now.since(self.own.started)) } else { entry.stamp };
+                self.apply_command(index, entry.term, stamp, command);
             }
         }
         self.refuse_overwritten(index);

@@ -4,8 +4,6 @@ mod sim;
 
 use std::time::Duration;
 
-#[cfg(feature = "planted-bugs")]
-use kvstore::planted::Bug;
 use sim::pipe_plan::Mode;
 use sim::runner;
 use sim::world::wide::{Figures, Wide};
@@ -28,12 +26,8 @@ fn modes() -> Vec<Mode> {
 fn one_seed_twice_is_the_same_run() {
     let seed = number("SIM_SEED").unwrap_or(1);
     let is_printed = number("SIM_TRACE").is_some();
-    #[cfg(feature = "planted-bugs")]
-    if let Ok(name) = std::env::var("SIM_BUG") {
-        let mut bugs = kvstore::planted::ALL.into_iter().chain(kvstore::planted::OF_STREAMS);
-        let bug = bugs.find(|bug| format!("{bug:?}") == name);
-        kvstore::planted::plant(bug);
-    }
+    #[cfg(any(debug_assertions, feature = "planted-bugs"))]
+    kvstore::planted::plant(sim::planted_bugs::asked_for());
     for mode in modes() {
         let first = runner::run(mode, seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
         let second = runner::run(mode, seed, false).unwrap_or_else(|failure| panic!("{failure}"));
@@ -117,36 +111,14 @@ fn wide_links_cost_little_more_than_their_round_trips() {
     }
 }
 
-/// Bugs that these seeds do not find: holes of the simulator, until somebody closes them. Golden
-/// scripts of Raft find them: `read_on_a_follower_asks_again_when_no_answer_comes`,
-/// `commit_ignores_acknowledgements_of_an_earlier_term`, `append_commits_no_further_than_its_last_entry`.
-#[cfg(feature = "planted-bugs")]
-const HOLES: [Bug; 3] = [Bug::LateRoundCounted, Bug::LateAckCounted, Bug::OwnTailCommitted];
-
-/// Each planted bug is caught within some seeds; `SIM_SEEDS=n` says how many, `SIM_BUG=name` plants
-/// only one, a hole too.
-#[cfg(feature = "planted-bugs")]
+/// Each planted bug is caught; `SIM_BUG=name` plants only one, `SIM_TABLE=1` looks for the seeds of all and
+/// writes them into `docs/testing.md`.
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
 #[test]
 fn planted_bugs_are_all_caught() {
-    let at_most = number("SIM_SEEDS").unwrap_or(200);
-    let (only, mut missed) = (std::env::var("SIM_BUG").ok(), Vec::new());
-    let is_chosen = |bug: &Bug| match &only {
-        Some(only) => *only == format!("{bug:?}"),
-        None => !HOLES.contains(bug),
-    };
-    let messages = kvstore::planted::ALL.into_iter().map(|bug| (Mode::Messages, bug));
-    let bytes = kvstore::planted::OF_STREAMS.into_iter().map(|bug| (Mode::Bytes, bug));
-    for (mode, bug) in messages.chain(bytes).filter(|(_, bug)| is_chosen(bug)) {
-        let began = std::time::Instant::now();
-        kvstore::planted::plant(Some(bug));
-        let caught = (1..=at_most).find_map(|seed| runner::run(mode, seed, false).err());
-        kvstore::planted::plant(None);
-        match caught {
-            Some(runner::Failure { seed, rule, .. }) => {
-                println!("| {bug:?} | {rule} | {seed} | {:.1} |", began.elapsed().as_secs_f64());
-            }
-            None => missed.push(bug),
-        }
+    if number("SIM_TABLE").is_some() {
+        return sim::planted_bugs::make_table();
     }
-    assert!(missed.is_empty(), "not caught within {at_most} seeds: {missed:?}");
+    let missed = sim::planted_bugs::missed();
+    assert!(missed.is_empty(), "not caught: {missed:#?}");
 }

@@ -109,7 +109,7 @@ pub(super) enum Verdict {
 /// - No quota is exceeded.
 #[derive(Clone)]
 pub(super) struct Sessions {
-    limits: Limits,
+    pub(super) limits: Limits,
     library: Table,
     named: Table,
     deadlines: Tree<Deadline>,

@@ -22,10 +22,11 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::session::Session;
-use super::sessions::{Limits, SessionLeaves};
+use super::sessions::{Limits, SessionLeaves, Sessions};
 use super::store::Row;
 use super::tree::Leaves;
 use super::{ClusterTime, Revision, StateMachine};
+use crate::planted::{Bug, is_planted};
 use crate::wire::{DecodeError, MAX_KEY_BYTES, MAX_VALUE_BYTES, Reader, Writer};
 
 /// The version of the bytes of a state.
@@ -60,7 +61,10 @@ struct Written {
 impl SnapshotWriter {
     /// Begins to write `state`, and to take it apart.
     #[must_use]
-    pub fn new(state: StateMachine) -> Self {
+    pub fn new(mut state: StateMachine) -> Self {
+        if is_planted(Bug::SessionsNotInSnapshot) {
+            state.sessions = Sessions::new(state.sessions.limits);
+        }
         let written = Written { digest: state.digest(), ..Written::default() };
         let mut pending = Writer::new();
         put_item(&mut pending, HEADER, |out| {

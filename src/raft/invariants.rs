@@ -43,6 +43,16 @@ impl View {
     }
 }
 
+/// What a leader counts of another node: the index up to which that one's log is known to match, and
+/// the last round that it answered. Whoever sees both nodes can tell whether it is so.
+#[must_use]
+pub fn counted_of(raft: &Raft, peer: NodeId) -> Option<(LogIndex, u64)> {
+    match &raft.role {
+        Role::Leader(leader) => leader.counted_of(peer),
+        _ => None,
+    }
+}
+
 /// Holds of every state.
 ///
 /// # Panics

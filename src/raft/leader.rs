@@ -179,7 +179,9 @@ impl Leader {
             let Some(prev_log_term) = core.log.term_at(prev_log_index) else {
                 let snapshot =
                     core.durable.snapshot.as_ref().expect("only what a snapshot has is not in the log");
-                progress.begin_snapshot(snapshot.index);
+                if !is_planted(Bug::NoSnapshotSent) {
+                    progress.begin_snapshot(snapshot.index);
+                }
                 continue;
             };
             let entries = match may_send(core, progress) {
@@ -374,6 +376,10 @@ impl Leader {
     /// Bytes of entries under way to the follower to whom most are.
     pub(super) fn in_flight_bytes(&self) -> usize {
         self.progress.values().map(Progress::in_flight_bytes).max().unwrap_or(0)
+    }
+
+    pub(super) fn counted_of(&self, peer: NodeId) -> Option<(LogIndex, u64)> {
+        self.progress.get(&peer).map(|progress| (progress.match_index(), progress.acked_round))
     }
 
     pub(super) fn transferring_to(&self) -> Option<NodeId> {

@@ -111,8 +111,13 @@ impl Log {
     /// If that entry is committed here already: then nothing needs to be replaced.
     pub fn reset(&mut self, base: Position, base_stamp: ClusterTime) {
         assert!(base.index > self.committed, "snapshot {}, {} committed", base.index, self.committed);
+        let mut tail = match is_planted(Bug::TailKept) {
+            true => self.entries_from(base.index.next(), usize::MAX),
+            false => Vec::new(),
+        };
+        tail.retain(|entry| entry.term >= base.term && entry.index > base.index);
         let discarded = std::mem::take(&mut self.entries);
-        let later = std::mem::replace(self, Self::recover_after(base, base_stamp, Vec::new()));
+        let later = std::mem::replace(self, Self::recover_after(base, base_stamp, tail));
         self.discarded = later.discarded;
         self.discarded.extend(discarded);
     }
@@ -206,6 +211,9 @@ impl Log {
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
         if index == self.base.index {
             return Some(self.base.term);
+        }
+        if index < self.base.index && is_planted(Bug::CompactedTermIsZero) {
+            return Some(Term::ZERO);
         }
         self.entry(index).map(|entry| entry.term)
     }

@@ -18,6 +18,7 @@ use super::backups::Backups;
 use super::founding::Restored;
 use super::{Options, Replica, Transport};
 use crate::kv::{Limits, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine};
+use crate::planted::{Bug, is_planted};
 use crate::raft::{LogBounds, SnapshotInput};
 use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
 use crate::time::{Duration, Instant};
@@ -302,6 +303,7 @@ impl<D: Disk> Replica<D> {
         assert_eq!(self.state.revision(), snapshot.index.into(), "the state is that of the applied index");
         self.storage.begin_snapshot(snapshot.clone())?;
         (snapshots.sizes.log_bytes, snapshots.sizes.retry_bytes) = (0, 0);
+        snapshots.is_releasing |= is_planted(Bug::LogReleasedEarly);
         snapshots.work = Work::Writing { snapshot, writer: SnapshotWriter::new(self.state.clone()) };
         Ok(())
     }
@@ -441,6 +443,10 @@ impl<D: Disk> Replica<D> {
         if let Err(error) = fed {
             log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
             return self.stop_receiving();
+        }
+        if offset == id.bytes && is_planted(Bug::InstalledEarly) {
+            self.raft.answer_chunk(from, id, InstallResult::Installed);
+            return Ok(());
         }
         if self.is_stranger_to_copy() {
             log::error!("node {from} sent the snapshot of a cluster in which this directory has no place");

@@ -53,10 +53,12 @@ use bytes::Bytes;
 
 use recovery::Sorted;
 use segment::{PAGE_BYTES, RecordKind};
+use snapshot_file::is_snapshot_name;
 use snapshots::Draft;
 use state::{Durable, State};
 use wal::Wal;
 
+use crate::planted::{Bug, is_planted};
 use crate::types::{BootNumber, Incarnation, NodeId};
 use crate::wire::DecodeError;
 use crate::wire::entry::{Entry, HardState, Reached, Snapshot};
@@ -273,7 +275,11 @@ impl<D: Disk> Storage<D> {
         let restored = recovery::restored(&mut disk, Some(node), survey.as_ref())?;
         let snapshot = survey.as_ref().and_then(recovery::Survey::snapshot_id);
         let Sorted { spares, useless } = recovery::sort_files(&mut disk, options, snapshot)?;
-        recovery::remove(&mut disk, &useless)?;
+        // A snapshot that the log no longer names goes last: the record that names another was read,
+        // but it may not be on the disk before `resume` has put it there.
+        let is_last = |name: &String| is_snapshot_name(name) && !is_planted(Bug::SnapshotRemovedEarly);
+        let (replaced, unfinished): (Vec<_>, Vec<_>) = useless.into_iter().partition(is_last);
+        recovery::remove(&mut disk, &unfinished)?;
         let found =
             survey.as_mut().map(|survey| (survey.snapshot.take(), std::mem::take(&mut survey.entries)));
         let (snapshot, entries) = found.unwrap_or_default();
@@ -285,6 +291,7 @@ impl<D: Disk> Storage<D> {
                 (Wal::found(&mut disk, options, &durable, spares)?, durable)
             }
         };
+        recovery::remove(&mut disk, &replaced)?;
         let restored = restored.map(|(_, restored)| restored);
         let recovered = Recovered { restored, ..recovered(&durable.state, snapshot, entries) };
         Ok((Self { disk, wal, durable, draft: None, failed: None }, recovered))

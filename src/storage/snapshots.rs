@@ -16,6 +16,7 @@ use super::snapshot_file::{self, Parser, SnapshotFileError, snapshot_name};
 use super::state::encode_snapshot;
 use super::wal;
 use super::{Storage, WriteError};
+use crate::planted::{Bug, is_planted};
 use crate::types::LogIndex;
 use crate::wire::Writer;
 use crate::wire::entry::{Snapshot, SnapshotId};
@@ -223,7 +224,15 @@ impl<D: Disk> Storage<D> {
     /// # Errors
     /// As [`Storage::persist`].
     pub fn release_segment(&mut self) -> Result<bool, WriteError> {
-        let Some(SnapshotId { index, .. }) = self.durable.state.snapshot else { return Ok(false) };
+        let index = match (self.durable.state.snapshot, &self.draft) {
+            (_, Some(Draft { content: Content::Own { snapshot, .. }, .. }))
+                if is_planted(Bug::LogReleasedEarly) =>
+            {
+                snapshot.index
+            }
+            (Some(SnapshotId { index, .. }), _) => index,
+            (None, _) => return Ok(false),
+        };
         self.write(|wal, disk, _| wal.release(disk, index))
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::Batch;
 use super::snapshots::is_replaced;
+use crate::planted::{Bug, is_planted};
 use crate::types::{BootNumber, ClusterId, Incarnation, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, HardState, MAX_ENTRY_BYTES, Payload, Reached, SnapshotId};
 use crate::wire::{DecodeError, Reader, Writer};
@@ -49,7 +50,8 @@ impl State {
         out.u64(self.node.0);
         out.u64(self.incarnation.0);
         out.u64(self.boot.0);
-        self.hard_state.encode(&mut out);
+        let vote = self.hard_state.voted_for.filter(|_| !is_planted(Bug::VoteReleased));
+        HardState { voted_for: vote, ..self.hard_state }.encode(&mut out);
         out.list(self.peers.iter(), |out, (id, reached)| put_peer(out, *id, *reached));
         out.u64(self.last.0.0);
         out.u64(self.last.1.0);

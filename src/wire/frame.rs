@@ -19,6 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::codec::Writer;
+use crate::planted::{Bug, is_planted};
 
 /// The first two bytes of every frame. No HTTP, TLS or SSH greeting begins so.
 pub const MAGIC: [u8; 2] = *b"KV";
@@ -211,7 +212,7 @@ impl Decoder {
         }
         let kind = FrameKind::from_byte(bytes[3]).ok_or(FrameError::Kind(bytes[3]))?;
         let length = LittleEndian::read_u32(&bytes[4..8]);
-        if length > self.limit {
+        if length > self.limit && !is_planted(Bug::LengthUnchecked) {
             return Err(FrameError::TooLarge { length, limit: self.limit });
         }
         Ok(Some((kind, length as usize)))
@@ -221,6 +222,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::planted;
 
     fn two_frames() -> Bytes {
         let mut out = Writer::new();
@@ -277,6 +279,12 @@ mod tests {
         let refused = FrameError::TooLarge { length: 17, limit: 16 };
         assert_eq!(decode_all(&[&header]), Err(refused));
         assert!(refused.header_was_sound());
+    }
+
+    #[test]
+    fn frame_beyond_the_limit_is_missed_where_lengths_are_not_checked() {
+        let test = frame_beyond_the_limit_is_refused_on_its_header_alone;
+        assert!(planted::is_caught(Bug::LengthUnchecked, test));
     }
 
     #[test]

@@ -108,7 +108,10 @@ impl ByteNode {
         let Left { pipe, to, frame, syncs, after_log, is_late, is_outlived } = left;
         let bytes: Bytes = frame.payload;
         match frame.kind {
-            FrameKind::Message if is_late => effects.late += 1,
+            FrameKind::Message if is_late => {
+                effects.late += 1;
+                effects.late_sends.push(Message::decode(bytes).expect("what a node sends can be read"));
+            }
             FrameKind::Message => {
                 if is_outlived {
                     violated!(

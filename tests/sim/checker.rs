@@ -40,6 +40,8 @@ pub(crate) struct Checker {
     /// The process that led each term.
     pub(crate) led_by: BTreeMap<Term, u64>,
     votes: BTreeMap<(usize, Term), NodeId>,
+    /// The last round of a term that a node answered.
+    rounds: BTreeMap<(usize, Term), u64>,
     /// The committed history, and the term in which each commit was first seen.
     committed: Positions,
     committed_in: Vec<Term>,
@@ -73,6 +75,7 @@ impl Checker {
             leaders: BTreeMap::new(),
             led_by: BTreeMap::new(),
             votes: BTreeMap::new(),
+            rounds: BTreeMap::new(),
             committed: Positions::new(),
             committed_in: Vec::new(),
             reference,
@@ -123,6 +126,13 @@ impl Checker {
         books.snapshot = snapshot;
     }
 
+    /// A disk with damage was taken for a sound one: then nothing may be missing on it.
+    pub(crate) fn check_whole(&self, node: usize, recovered: &Recovered, damage: &str) {
+        if let Err(difference) = self.nodes[node].mirror.compare(recovered, &self.committed) {
+            violated!("damage is refused", "node {}, {damage}: {difference}", node + 1);
+        }
+    }
+
     /// A turn was taken. Gives whether the node has a new snapshot.
     pub(crate) fn on_turn(&mut self, node: usize, replica: &Replica<SimDisk>, effects: &TurnEffects) -> bool {
         let raft = replica.raft();
@@ -134,6 +144,7 @@ impl Checker {
             self.check_counting(node, before, &view);
         }
         let is_installed = self.update_log(node, raft);
+        effects.late_sends.iter().for_each(|message| self.note_round(node, message));
         self.nodes[node].mirror.hard_state = raft.hard_state();
         for sent in effects.sends.iter().filter(|sent| !sent.after_log) {
             self.check_send(node, sent);
@@ -150,6 +161,7 @@ impl Checker {
             self.check_send(node, sent);
         }
         self.check_leader(node, raft, before.as_ref());
+        self.check_counted(node, raft);
         if effects.failed.is_some() && raft.log().committed() <= LogIndex(1) {
             return false; // the founding did not take place
         }
@@ -199,6 +211,7 @@ impl Checker {
     /// No promise leaves before the disk has it, and no vote is given twice.
     fn check_send(&mut self, node: usize, sent: &Sent<(usize, Message)>) {
         let (to, message) = &sent.what;
+        self.note_round(node, message);
         let durable = self.nodes[node].mirror.durable_hard_state;
         // A request for a read index promises nothing.
         let is_promise = !matches!(message, Message::ReadIndex(_));
@@ -226,6 +239,13 @@ impl Checker {
                 self.transfers.on_installed(node);
             }
             _ => {}
+        }
+    }
+
+    fn note_round(&mut self, node: usize, message: &Message) {
+        if let Message::HeartbeatResponse(answer) = message {
+            let last = self.rounds.entry((node, answer.term)).or_insert(0);
+            *last = (*last).max(answer.round);
         }
     }
 
@@ -292,6 +312,33 @@ impl Checker {
             let index = position as u64 + 1;
             if self.nodes[node].mirror.hash(index) != Some(self.committed[position].1) {
                 violated!("leader completeness", "node {} leads term {term} without {index}", node + 1);
+            }
+        }
+    }
+
+    /// What a leader counts of its followers is so: their disks have its log as far as it believes
+    /// (until they hear of a later term), and they answered the rounds that it takes for answered.
+    fn check_counted(&self, node: usize, raft: &Raft) {
+        let own = &self.nodes[node].mirror;
+        for (peer, books) in self.nodes.iter().enumerate().filter(|(peer, _)| *peer != node) {
+            let Some((matched, round)) = invariants::counted_of(raft, id_of(peer)) else { continue };
+            let is_of_term = books.mirror.hard_state.term <= raft.term();
+            if matched.0 > 0 && is_of_term && books.mirror.durable_hash(matched.0) != own.hash(matched.0) {
+                violated!(
+                    "what a leader counts is so",
+                    "node {} counts {matched} on node {}, whose disk has another log",
+                    node + 1,
+                    peer + 1
+                );
+            }
+            let answered = self.rounds.get(&(peer, raft.term())).copied().unwrap_or(0);
+            if round > answered {
+                violated!(
+                    "what a leader counts is so",
+                    "node {} takes round {round} for answered by node {}, which answered {answered}",
+                    node + 1,
+                    peer + 1
+                );
             }
         }
     }

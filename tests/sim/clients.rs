@@ -131,7 +131,8 @@ impl Workload {
     fn value(&mut self) -> Bytes {
         self.values += 1;
         let value = format!("value {}", self.values);
-        let padding = if self.rng.chance(20_000) { self.rng.below(3_000) as usize } else { 0 };
+        let padding =
+            if self.rng.chance(self.plan.large_per_million) { self.rng.below(3_000) as usize } else { 0 };
         Bytes::from(value + &".".repeat(padding))
     }
 

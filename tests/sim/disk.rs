@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Once(u64),
     /// The n-th operation and all after it fail.
     From(u64),
+    /// The next sync of a file fails, and nothing after it.
+    NextSync,
     /// At the n-th operation the process dies: it and all after it fail, and whether it was still
     /// carried out is open.
     Crash(u64),
@@ -412,7 +414,11 @@ impl Disk for SimDisk {
         let machine = &mut *self.machine.borrow_mut();
         machine.syncs += 1;
         machine.log_syncs += u64::from(!machine.is_unfinished(file.inode));
-        let (done, result) = machine.begin();
+        let (done, mut result) = machine.begin();
+        if machine.fault == Fault::NextSync {
+            machine.fault = Fault::None;
+            result = Err(io::Error::other("input/output error"));
+        }
         let crashes = matches!(machine.fault, Fault::Crash(_));
         let mut rng = Rng::seed_from_u64(machine.rng.random());
         match (done, &result) {
@@ -541,7 +547,7 @@ mod tests {
             let mut disk = SimDisk::new(*seed);
             let file = written(&mut disk, &[1; 512]);
             disk.write_at(&file, 0, &[2; 512]).unwrap();
-            disk.set_fault(Fault::Once(0));
+            disk.set_fault(Fault::NextSync);
             assert!(disk.sync(&file).is_err());
             assert!(disk.sync(&file).is_ok(), "the next sync succeeds");
             let shown = disk.content("file");

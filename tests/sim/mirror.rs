@@ -143,6 +143,27 @@ impl Mirror {
         }
     }
 
+    /// Compares a disk with what was synced.
+    pub(crate) fn compare(&self, recovered: &Recovered, history: &[(Term, u64)]) -> Result<(), String> {
+        let (base, found) = found(recovered, history)?;
+        match found == (self.durable_hard_state, self.durable.clone()) {
+            true => Ok(()),
+            false => Err(self.difference(base, &found)),
+        }
+    }
+
+    fn difference(&self, base: LogIndex, (hard_state, log): &(HardState, Positions)) -> String {
+        format!(
+            "{:?} with {} entries was synced, {:?} with {} was written last, {hard_state:?} with {} came \
+             back, {base} of them in a snapshot",
+            self.durable_hard_state,
+            self.durable.len(),
+            self.hard_state,
+            self.log.len(),
+            log.len(),
+        )
+    }
+
     /// A process started: what it recovered must be what was durable, or, if the one before ended
     /// in the middle of writing, what it was writing: all, or the log up to where it was torn, or a
     /// snapshot that took the place of the log.
@@ -152,12 +173,7 @@ impl Mirror {
         history: &[(Term, u64)],
         torn: Option<Torn>,
     ) -> Result<(), String> {
-        let base = recovered.snapshot.as_ref().map_or(LogIndex::ZERO, |found| found.snapshot.index);
-        let mut log = history_to(base, history)?.to_vec();
-        for entry in &recovered.entries {
-            push(&mut log, entry);
-        }
-        let found = (recovered.hard_state, log);
+        let (base, found) = found(recovered, history)?;
         let is_written = |attempted: LogIndex| {
             let written = &self.log[..attempted.0 as usize];
             found.0 == self.hard_state && (found.1 == self.log || found.1 == written)
@@ -168,16 +184,7 @@ impl Mirror {
         let is_installed = torn.is_some() && is_whole && is_known;
         let is_durable = found.0 == self.durable_hard_state && found.1 == self.durable;
         if !(is_durable || is_attempted || is_installed) {
-            return Err(format!(
-                "{:?} with {} entries was synced, {:?} with {} was written last ({torn:?}), \
-                 {:?} with {} came back, {base} of them in a snapshot",
-                self.durable_hard_state,
-                self.durable.len(),
-                self.hard_state,
-                self.log.len(),
-                found.0,
-                found.1.len()
-            ));
+            return Err(self.difference(base, &found) + &format!(" (torn: {torn:?})"));
         }
         (self.hard_state, self.log) = found;
         self.durable = self.log.clone();
@@ -185,6 +192,19 @@ impl Mirror {
         self.durable_hard_state = self.hard_state;
         Ok(())
     }
+}
+
+/// What a disk holds: the index of its snapshot, and hard state and whole log.
+fn found(
+    recovered: &Recovered,
+    history: &[(Term, u64)],
+) -> Result<(LogIndex, (HardState, Positions)), String> {
+    let base = recovered.snapshot.as_ref().map_or(LogIndex::ZERO, |found| found.snapshot.index);
+    let mut log = history_to(base, history)?.to_vec();
+    for entry in &recovered.entries {
+        push(&mut log, entry);
+    }
+    Ok((base, (recovered.hard_state, log)))
 }
 
 /// The history that a snapshot at `index` must stand for.

@@ -15,6 +15,8 @@ mod operations;
 pub(crate) mod pipe_plan;
 mod pipes;
 mod plan;
+#[cfg(any(debug_assertions, feature = "planted-bugs"))]
+pub(crate) mod planted_bugs;
 mod reference;
 mod rng;
 pub(crate) mod runner;
@@ -23,5 +25,6 @@ pub(crate) mod stats;
 mod store_model;
 mod trace;
 mod transfers;
+mod trimmed;
 mod words;
 pub(crate) mod world;

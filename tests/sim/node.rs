@@ -79,6 +79,8 @@ pub(crate) struct TurnEffects {
     pub(crate) log_syncs: u64,
     /// Messages that waited in front of a full socket before they left.
     pub(crate) late: u64,
+    /// These messages.
+    pub(crate) late_sends: Vec<Message>,
     /// Peers whose link was found lost.
     pub(crate) lost: Vec<usize>,
     pub(crate) failed: Option<WriteError>,

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     PowerCutInSnapshot,
     /// A write or sync fails, and the process ends by it.
     DiskError,
+    /// A bit of a disk flips: seen on a copy of it, since the node must not go on with it.
+    Damage,
     /// The next syncs of a disk are slow.
     DiskStall,
     /// A process does not run for a while.
@@ -46,6 +48,11 @@ pub(crate) enum Fault {
     Ring,
     /// Messages get through in one direction only.
     OneWay,
+    /// The leader is cut off with most of the clients and few others, of whom it hears late, and later
+    /// it is to lead again.
+    LeaderCut,
+    /// One node hears of another late.
+    Lag,
     /// The links of some nodes are cut one by one and come back in another order.
     Swizzle,
     /// A connection between two nodes is reset.
@@ -77,15 +84,24 @@ const CLASSES: [&[Fault]; 5] = [
         Fault::PowerCutInWrite,
         Fault::PowerCutInSnapshot,
     ],
-    &[Fault::DiskError, Fault::DiskStall],
+    &[Fault::DiskError, Fault::Damage, Fault::DiskStall],
     &[Fault::Pause, Fault::ClockJump],
-    &[Fault::Isolate, Fault::Split, Fault::Bridge, Fault::Ring, Fault::OneWay, Fault::Swizzle],
+    &[
+        Fault::Isolate,
+        Fault::Split,
+        Fault::Bridge,
+        Fault::Ring,
+        Fault::OneWay,
+        Fault::LeaderCut,
+        Fault::Lag,
+        Fault::Swizzle,
+    ],
     &[Fault::Reset, Fault::ResetClients, Fault::Leave, Fault::ClientExit],
 ];
 
 /// How often each fault happens compared to the others: the mean time between two of a kind is the
 /// run's own mean times this.
-const RARITY: [(Fault, u32); 23] = [
+const RARITY: [(Fault, u32); 26] = [
     (Fault::Kill, 3),
     (Fault::PowerCut, 4),
     (Fault::KillAll, 12),
@@ -93,6 +109,7 @@ const RARITY: [(Fault, u32); 23] = [
     (Fault::PowerCutInWrite, 4),
     (Fault::PowerCutInSnapshot, 4),
     (Fault::DiskError, 8),
+    (Fault::Damage, 4),
     (Fault::DiskStall, 4),
     (Fault::Pause, 3),
     (Fault::ClockJump, 8),
@@ -101,6 +118,8 @@ const RARITY: [(Fault, u32); 23] = [
     (Fault::Bridge, 8),
     (Fault::Ring, 8),
     (Fault::OneWay, 4),
+    (Fault::LeaderCut, 4),
+    (Fault::Lag, 6),
     (Fault::Swizzle, 10),
     (Fault::Reset, 2),
     (Fault::ResetClients, 4),
@@ -122,6 +141,8 @@ pub(crate) struct Weather {
     /// So many of a million are lost, and come twice.
     pub(crate) loss_per_million: u64,
     pub(crate) duplicate_per_million: u64,
+    /// So many of a million AppendEntries come with some of their entries first.
+    pub(crate) trimmed_per_million: u64,
     /// Messages of one connection arrive in their order, as TCP has them.
     pub(crate) in_order: bool,
 }
@@ -148,6 +169,8 @@ pub(crate) struct ClientPlan {
     pub(crate) patience: Duration,
     /// Weights of put, delete, compare-and-set, get, stale get, scan, stale scan, and others.
     pub(crate) mix: [u64; 8],
+    /// So many of a million values are large, up to 3 KB.
+    pub(crate) large_per_million: u64,
     /// So many of a million clients write under a name.
     pub(crate) named_per_million: u64,
 }
@@ -234,6 +257,7 @@ fn draw_weather(rng: &mut Rng) -> Weather {
         // A connection loses nothing; what stands for reconnects loses all the more.
         loss_per_million: if in_order { 0 } else { rng.pick(&[0, 1_000, 20_000, 150_000]) },
         duplicate_per_million: if in_order { 0 } else { rng.pick(&[0, 10_000, 200_000]) },
+        trimmed_per_million: rng.pick(&[0, 50_000, 500_000]),
         in_order,
     }
 }
@@ -257,6 +281,7 @@ fn draw_clients(rng: &mut Rng) -> ClientPlan {
         least_patience: ms(50),
         patience: rng.pick(&[ms(500), ms(2_000), ms(5_000)]),
         mix: [25, 8, 20, 25, 6, 8, 3, rng.pick(&[0, 1, 3])],
+        large_per_million: rng.pick(&[20_000, 20_000, 400_000]),
         named_per_million: rng.pick(&[0, 300_000, 600_000]),
     }
 }

@@ -104,6 +104,9 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// However slow the machine is, so many runs are made where time is the limit.
+const LEAST_RUNS: u64 = 25;
+
 /// Runs seeds until so many have run or so much real time went by; all failures are told.
 pub(crate) fn run_many(
     mode: Mode,
@@ -120,7 +123,8 @@ pub(crate) fn run_many(
                 failures.push(failure);
             }
         }
-        if began.elapsed() >= at_most {
+        let runs = stats.runs + failures.len() as u64;
+        if began.elapsed() >= at_most && runs >= LEAST_RUNS {
             break;
         }
     }

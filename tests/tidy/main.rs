@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("types", &[]),
     ("planted", &[]),
     ("time", &[]),
-    ("wire", &["types", "time"]),
+    ("wire", &["types", "time", "planted"]),
     ("timer_wheel", &["types", "time"]),
     ("raft", &["wire", "timer_wheel", "types", "time", "planted"]),
     ("kv", &["wire", "timer_wheel", "types", "time", "planted"]),

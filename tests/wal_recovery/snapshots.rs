@@ -236,7 +236,7 @@ fn survives(seed: u64, fault: Fault, end: End) -> bool {
     node.disk.end_process(end);
     let operation = match fault {
         Fault::Crash(n) | Fault::Once(n) | Fault::From(n) => n.wrapping_mul(7).wrapping_add(seed) % 60,
-        Fault::None => 0,
+        Fault::None | Fault::NextSync => 0,
     };
     node.disk.set_fault(Fault::Crash(operation));
     node.live();
@@ -268,6 +268,48 @@ fn snapshot_and_install_with_a_failure_of_each_operation_end_the_process_and_los
         survives_each(seed, End::PowerCut, Fault::Once, 5);
         survives_each(seed, End::Kill, Fault::From, 5);
     }
+}
+
+/// The process dies as it records a snapshot, the record is read at the next start, and the power
+/// goes before that start has made it durable: then the snapshot before is the one that counts.
+#[test]
+fn snapshot_whose_record_was_read_but_never_synced_leaves_the_one_before_in_place() {
+    let disk = SimDisk::new(1);
+    let (mut storage, _) = open(&disk).unwrap();
+    storage.persist(&founding().batch()).unwrap();
+    let entries = (2..20).map(|index| command(index, 0, 10)).collect();
+    storage.persist(&Turn { entries, ..Turn::default() }.batch()).unwrap();
+    save(&mut storage, 10, Term(0)).unwrap();
+    storage.mark_synced().unwrap();
+    let saving = {
+        let other = disk.fork(1);
+        other.end_process(End::PowerCut);
+        let (mut storage, _) = open(&other).unwrap();
+        other.set_fault(Fault::None);
+        save(&mut storage, 15, Term(0)).unwrap();
+        other.operations().0
+    };
+    let mut outcomes = std::collections::BTreeSet::new();
+    for (seed, operation) in (0..20).flat_map(|seed| (0..saving).map(move |operation| (seed, operation))) {
+        let node = disk.fork(seed);
+        node.end_process(End::PowerCut);
+        let (mut storage, _) = open(&node).unwrap();
+        node.set_fault(Fault::Crash(operation));
+        assert!(save(&mut storage, 15, Term(0)).is_err() || operation + 1 >= saving);
+        node.end_process(End::Kill);
+        for start in 0..40 {
+            let node = node.fork(seed + start);
+            node.end_process(End::Kill);
+            node.set_fault(Fault::Crash(start));
+            let _ = open(&node);
+            node.end_process(End::PowerCut);
+            let (_, recovered) = open(&node).expect("a crash needs no hand");
+            let snapshot = recovered.snapshot.expect("there was one").snapshot.index;
+            assert_eq!(recovered.entries.last().unwrap().index, LogIndex(19));
+            outcomes.insert(snapshot.0);
+        }
+    }
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), [10, 15]);
 }
 
 #[test]

@@ -53,15 +53,26 @@ impl Session {
             self.own.on_copy_lost();
         }
         let verdict = judge(&refused, pending.named_by, doubt, pending.renewed, pending.identity.as_ref());
+        let is_lost_alone = refused == Refused::NoLeader && self.roster.nodes().len() == 1;
         if let Refused::NotLeader { term, leader } = refused {
             let is_news = self.roster.on_not_leader(index, term, leader);
             self.cut_pause_if(is_news);
         }
         match verdict {
+            Verdict::AskOn if is_lost_alone => self.ask_for_others(now, index),
             Verdict::AskOn => {}
             Verdict::AskLater => self.pause(now, BUSY_FACTOR),
             Verdict::Renew => self.renew(),
             Verdict::End(error) => self.finish(Err(error)),
+        }
+    }
+
+    /// The only node that this client knows has no leader. It named no others in its welcome, since it
+    /// had just started, perhaps: it is asked for another welcome.
+    fn ask_for_others(&mut self, now: Instant, index: usize) {
+        if let Some(link) = self.roster.node(index).link.id() {
+            self.on_lost(now, link, "it knew no leader");
+            self.closing.push(link);
         }
     }
 

@@ -123,6 +123,11 @@ impl Script {
     }
 
     fn welcome(&mut self, node: usize) {
+        self.welcome_of(node, &[A, B, C]);
+    }
+
+    /// The node knows the addresses of these.
+    fn welcome_of(&mut self, node: usize, known: &[usize]) {
         let member = |index: usize| MemberAddress { id: id(index), address: NAMES[index].into() };
         let welcome = Welcome {
             cluster: Some(ClusterId(1)),
@@ -131,7 +136,7 @@ impl Script {
             revision: Revision(self.revision),
             term: Term(self.term),
             leader: self.leader.map(NodeId),
-            members: [A, B, C].map(member).to_vec(),
+            members: known.iter().copied().map(member).collect(),
         };
         self.session.on_connected(self.now, self.links[node], &welcome);
     }
@@ -275,6 +280,25 @@ fn leader_that_was_slow_lately_is_waited_for_twice_as_long() {
         script.pull();
     }
     assert_eq!(script.pull(), "wait 990", "answers that come at once make it short again");
+}
+
+#[test]
+fn only_known_node_without_a_leader_is_asked_for_the_others() {
+    let mut script = Script::new(&[A]);
+    script.leader = None;
+    script.get(false);
+    script.pull();
+    script.welcome_of(A, &[A]);
+    assert!(script.pull().starts_with("ask a, "));
+    script.refused(A, Refused::NoLeader);
+    assert!(script.pull().starts_with("close a, wait "));
+    script.advance(20);
+    assert!(script.pull().starts_with("dial a, "));
+    script.welcome(A);
+    assert!(script.pull().starts_with("ask a, "));
+    script.advance(150);
+    script.refused(A, Refused::NoLeader);
+    assert!(script.pull().starts_with("dial b, "), "now it knows others");
 }
 
 #[test]

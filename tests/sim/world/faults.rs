@@ -2,8 +2,11 @@
 
 use kvstore::time::{Duration, Instant};
 
+use kvstore::wire::client::{Request, RequestBody, RoleName};
+
 use super::{Event, Phase, World};
 use crate::sim::disk::{self, End};
+use crate::sim::node::id_of;
 use crate::sim::plan::Fault;
 
 impl World {
@@ -41,15 +44,8 @@ impl World {
                 let operation = self.streams.faults.below(24);
                 self.nodes[self.streams.faults.pick(&writers)].disk.set_fault(disk::Fault::Crash(operation));
             }
-            Fault::DiskError => {
-                let operation = self.streams.faults.below(6);
-                self.nodes[node].disk.set_fault(disk::Fault::Once(operation));
-                // A disk that fails often takes its machine along.
-                if self.streams.faults.chance(300_000) {
-                    let after = self.streams.faults.duration(Duration::ZERO, Duration::from_millis(60));
-                    self.queue.add(self.now + after, Event::PowerCut { node });
-                }
-            }
+            Fault::DiskError => self.fail_disk(node),
+            Fault::Damage => self.check_damage(node),
             Fault::DiskStall => {
                 let until = self.now + self.how_long();
                 let slow = self.plan.timing.election_max * 2;
@@ -60,7 +56,8 @@ impl World {
                 self.pause(node, until);
             }
             Fault::ClockJump => {
-                let by = self.how_long();
+                // A client's id that is a session's lifetime ahead of the log was made up.
+                let by = self.how_long().min(self.plan.caps.sessions.lifetime / 2);
                 self.jump_clock(node, by);
             }
             Fault::Isolate | Fault::Split | Fault::Bridge | Fault::Ring | Fault::OneWay => {
@@ -70,6 +67,11 @@ impl World {
                 self.queue.add(until, Event::Unblock(ways));
             }
             Fault::Swizzle => self.swizzle(),
+            Fault::LeaderCut => self.cut_leader(),
+            Fault::Lag => {
+                let other = self.streams.faults.index(self.plan.nodes);
+                self.lag((node, other));
+            }
             Fault::Reset => {
                 let other = self.streams.faults.index(self.plan.nodes);
                 self.reset_link(node, other);
@@ -81,6 +83,20 @@ impl World {
                 self.end_client(client);
             }
             of_sockets => self.on_socket_fault(of_sockets, node),
+        }
+    }
+
+    /// A disk fails one of its next operations, or its next sync, and often takes its machine along.
+    fn fail_disk(&mut self, node: usize) {
+        let rng = &mut self.streams.faults;
+        let fault = match rng.chance(500_000) {
+            true => disk::Fault::Once(rng.below(6)),
+            false => disk::Fault::NextSync,
+        };
+        self.nodes[node].disk.set_fault(fault);
+        if rng.chance(500_000) {
+            let after = rng.duration(Duration::ZERO, Duration::from_millis(60));
+            self.queue.add(self.now + after, Event::PowerCut { node });
         }
     }
 
@@ -144,6 +160,53 @@ impl World {
         let pairs = (0..sites).flat_map(|from| (0..sites).map(move |to| (from, to)));
         let ways = pairs.filter(|(from, to)| from != to && (*from < nodes || *to < nodes));
         ways.filter(|(from, to)| is_cut(*from, *to)).collect()
+    }
+
+    fn lag(&mut self, way: (usize, usize)) {
+        let (until, by) = (self.now + self.how_long(), self.how_long());
+        self.trace.line(self.now, || format!("late by {by:?}: {}>{}", way.0 + 1, way.1 + 1));
+        self.network.delay(way, until, by);
+    }
+
+    /// The leader goes on for a while with most of the clients and a minority that it hears late;
+    /// then an operator wants it to lead again.
+    fn cut_leader(&mut self) {
+        let leader = self.leader().unwrap_or_else(|| self.streams.faults.index(self.plan.nodes));
+        let others: Vec<usize> = (0..self.plan.nodes).filter(|node| *node != leader).collect();
+        let friends: Vec<usize> =
+            self.streams.faults.shuffled(&others).into_iter().take(others.len() / 4).collect();
+        let sites = self.plan.nodes + self.plan.clients.count;
+        let is_near: Vec<bool> = (0..sites)
+            .map(|site| match site < self.plan.nodes {
+                true => site == leader || friends.contains(&site),
+                false => self.streams.faults.chance(800_000),
+            })
+            .collect();
+        let pairs = (0..sites).flat_map(|from| (0..sites).map(move |to| (from, to)));
+        let ways: Vec<(usize, usize)> = pairs.filter(|(from, to)| is_near[*from] != is_near[*to]).collect();
+        let patience = self.plan.timing.election_max;
+        let until = self.now + self.streams.faults.duration(patience / 2, patience * 3);
+        for friend in friends {
+            let by = self.streams.faults.duration(patience, patience * 8);
+            self.network.delay((friend, leader), until, by);
+        }
+        self.block(&ways);
+        self.queue.add(until, Event::Unblock(ways));
+        let body = RequestBody::Transfer { to: id_of(leader) };
+        let request = Request { id: 1, time_left_ms: 1, silent_leader: None, body };
+        for step in 1..8 {
+            let at = until + patience / 2 * step;
+            others.iter().for_each(|node| {
+                self.queue.add(at, Event::Operator { node: *node, request: request.clone() })
+            });
+        }
+    }
+
+    /// The leader of the highest term.
+    fn leader(&self) -> Option<usize> {
+        let raft = |node: &usize| Some(self.nodes[*node].process.as_ref()?.replica().raft());
+        let leads = |node: &usize| raft(node).is_some_and(|raft| raft.role_name() == RoleName::Leader);
+        (0..self.plan.nodes).filter(leads).max_by_key(|node| raft(node).map(kvstore::raft::Raft::term))
     }
 
     /// Cuts the links of some nodes one by one, and opens them in another order.

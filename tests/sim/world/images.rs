@@ -1,7 +1,7 @@
 //! What a power cut would leave on a disk, read back.
 
 use kvstore::kv::{Limits, SnapshotReader, StateMachine};
-use kvstore::storage::{self, Recovered, Storage};
+use kvstore::storage::{self, OpenError, Recovered, Storage};
 use kvstore::types::LogIndex;
 
 use super::World;
@@ -25,7 +25,7 @@ impl World {
     /// it, and replaying both gives the state that is committed.
     pub(super) fn check_disk(&mut self, node: usize) {
         let Some(process) = &self.nodes[node].process else { return };
-        self.stats.disk_images += 1;
+        self.stats.disks.read_back += 1;
         let raft = process.replica().raft();
         let snapshot = raft.snapshot().map_or(LogIndex::ZERO, |snapshot| snapshot.index);
         let committed = raft.log().committed().min(raft.log().stable());
@@ -48,6 +48,38 @@ impl World {
         let revision = state.revision().0;
         if revision < committed.0 || state.digest() != self.checker.reference.digest_at(revision) {
             violated!("replay gives the same state", "node {} replays to another at {revision}", node + 1);
+        }
+    }
+}
+
+impl World {
+    /// One bit of what a process that was killed left is another: all of it is found all the same, if
+    /// the bit meant nothing, or the disk is refused.
+    pub(super) fn check_damage(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        let image = self.nodes[node].disk.fork(self.streams.disks.u64());
+        image.end_process(End::Kill);
+        let name = self.streams.disks.pick(&image.names());
+        let mut content = image.content(&name);
+        if content.is_empty() {
+            return;
+        }
+        let bit = self.streams.disks.index(content.len() * 8);
+        content[bit / 8] ^= 1 << (bit % 8);
+        image.put(&name, content);
+        let options = storage::Options { segment_bytes: self.plan.disk.segment_bytes, sync: true };
+        let opened = Storage::open(image, id_of(node), options, self.nodes[node].incarnation());
+        self.trace.note(self.now, &[6, node as u64, u64::from(opened.is_ok())]);
+        match opened {
+            Ok((_, recovered)) => self.checker.check_whole(node, &recovered, &format!("bit {bit} of {name}")),
+            Err(
+                OpenError::Damaged { .. } | OpenError::UnknownVersion { .. } | OpenError::OtherNode { .. },
+            ) => {
+                self.stats.disks.refused += 1;
+            }
+            Err(error) => violated!("damage is called damage", "bit {bit} of {name}: {error}"),
         }
     }
 }

@@ -214,9 +214,13 @@ impl World {
             self.trace.line(self.now, || {
                 format!("node {} -> {}: {}", node + 1, to + 1, crate::sim::words::of_message(message))
             });
-            if !self.is_bytes() {
-                self.send_to_peer(node, *to, bytes.clone(), depart);
+            if self.is_bytes() {
+                continue;
             }
+            if let Some(bytes) = self.network.trim(message) {
+                self.send_to_peer(node, *to, bytes, depart);
+            }
+            self.send_to_peer(node, *to, bytes.clone(), depart);
         }
         for Sent { what: (connection, response), syncs, bytes, .. } in &effects.replies {
             self.trace.note_bytes(bytes);
