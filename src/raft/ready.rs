@@ -301,12 +301,12 @@ impl Raft {
 
     /// How far each follower of this leader is known to have come: durably there, and committed. Empty
     /// if this node does not lead.
-    #[must_use]
-    pub fn acknowledged(&self) -> Vec<(NodeId, LogIndex)> {
-        match &self.role {
-            Role::Leader(leader) => leader.acknowledged(&self.core).collect(),
-            _ => Vec::new(),
-        }
+    pub fn acknowledged(&self) -> impl Iterator<Item = (NodeId, LogIndex)> {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        };
+        leader.into_iter().flat_map(|leader| leader.acknowledged(&self.core))
     }
 
     /// Bytes of entries under way to the follower to whom most are; none unless this node leads.

@@ -65,6 +65,7 @@ impl Members {
         if self.reached.entry(member).or_default().raise_to(reached) {
             self.unstored.insert(member);
             self.unjudged.insert(member);
+            self.telling.on_seen_more();
         }
     }
 

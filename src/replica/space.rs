@@ -125,7 +125,7 @@ impl<D: Disk> Replica<D> {
             let mut rooms = self.members.rooms();
             rooms.any(|(member, room)| member == id && room.level == RoomLevel::Enough)
         };
-        let followers = self.raft.acknowledged().into_iter().filter(|(id, _)| has_room(*id));
+        let followers = self.raft.acknowledged().filter(|(id, _)| has_room(*id));
         if let Some((to, _)) = followers.max_by_key(|(_, index)| *index)
             && self.raft.transfer_leadership(now, to).is_ok()
         {

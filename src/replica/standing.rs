@@ -16,14 +16,16 @@ use crate::storage::Disk;
 use crate::time::Instant;
 use crate::types::{LogIndex, NodeId};
 use crate::wire::entry::Reached;
-use crate::wire::peer::{Message, RoomLevel, Standing};
+use crate::wire::peer::{Message, Room, RoomLevel, Standing};
 
 /// What was told of this node's standing.
 #[derive(Debug, Default)]
 pub(super) struct Telling {
-    /// To whoever was linked then.
-    told: Option<Standing>,
+    /// What was said of this node itself.
+    told: Option<(Reached, Room)>,
     told_at: Instant,
+    /// Another member was seen to come further since.
+    has_seen_more: bool,
     /// Linked since then: to be told at once.
     newcomers: BTreeSet<NodeId>,
 }
@@ -36,15 +38,20 @@ impl Telling {
     pub(super) fn on_link_down(&mut self, peer: NodeId) {
         self.newcomers.remove(&peer);
     }
-}
 
-/// Whether there is more to tell than was told. How much room there is is news only while it matters.
-fn is_news(told: Option<&Standing>, standing: &Standing) -> bool {
-    told.is_none_or(|told| {
-        let (then, now) = (told.room, standing.room);
-        let is_felt = now.level != RoomLevel::Enough && then.free_bytes >> 20 != now.free_bytes >> 20;
-        told.reached != standing.reached || then.level != now.level || is_felt
-    })
+    pub(super) fn on_seen_more(&mut self) {
+        self.has_seen_more = true;
+    }
+
+    /// Whether there is more to tell than was told. How much room there is is news only while it matters.
+    fn has_news(&self, reached: Reached, room: Room) -> bool {
+        self.has_seen_more
+            || self.told.is_none_or(|(then, told)| {
+                let is_felt =
+                    room.level != RoomLevel::Enough && told.free_bytes >> 20 != room.free_bytes >> 20;
+                then != reached || told.level != room.level || is_felt
+            })
+    }
 }
 
 impl<D: Disk> Replica<D> {
@@ -97,23 +104,29 @@ impl<D: Disk> Replica<D> {
 
     /// Tells the others how this node stands, if that is news and the time has come.
     pub(super) fn tell_standing(&mut self, now: Instant, transport: &mut impl Transport) {
-        let Some(standing) = self.standing() else { return };
-        let is_due = self.members.telling.told.is_none() || now >= self.next_telling();
-        if is_due && is_news(self.members.telling.told.as_ref(), &standing) {
+        if self.telling_deadline().is_some_and(|deadline| deadline <= now) {
             self.members.telling.newcomers.extend(self.other_members());
-            self.members.telling.told = Some(standing.clone());
-            self.members.telling.told_at = now;
+            let told = Some((self.reached(), self.own.space.room()));
+            let telling = &mut self.members.telling;
+            (telling.told, telling.told_at, telling.has_seen_more) = (told, now, false);
         }
+        if self.members.telling.newcomers.is_empty() {
+            return;
+        }
+        let Some(standing) = self.standing() else { return };
         let message = Message::Standing(standing);
         for to in std::mem::take(&mut self.members.telling.newcomers) {
             transport.send(to, &message);
         }
     }
 
-    /// When the others are to be told again, should there be news.
+    /// When the others are to be told, if there is news for them.
     pub(super) fn telling_deadline(&self) -> Option<Instant> {
-        let standing = self.standing()?;
-        is_news(self.members.telling.told.as_ref(), &standing).then(|| self.next_telling())
+        self.raft.configuration()?;
+        let telling = &self.members.telling;
+        let has_news = telling.has_news(self.reached(), self.own.space.room());
+        let is_first = telling.told.is_none();
+        has_news.then(|| if is_first { Instant::ZERO } else { self.next_telling() })
     }
 
     fn next_telling(&self) -> Instant {

@@ -363,7 +363,9 @@ fn write_of_which_no_byte_was_written_is_definite() {
 
 #[test]
 fn write_whose_connection_broke_is_unknown_whatever_is_refused_later() {
-    let later = [Refused::NoLeader, Refused::Busy("full".into()), Refused::TooLarge("key".into())];
+    let (full, key) = ("full".to_owned(), "key".to_owned());
+    let later =
+        [Refused::NoLeader, Refused::Busy(full.clone()), Refused::TooLarge(key), Refused::NoSpace(full)];
     for refused in later {
         let mut script = Script::with_put_at_leader();
         script.lost(A);
@@ -375,6 +377,15 @@ fn write_whose_connection_broke_is_unknown_whatever_is_refused_later() {
         let error = if over { script.error() } else { script.error_at_deadline() };
         assert!(!error.is_definite(), "{refused:?}: {error}");
     }
+}
+
+#[test]
+fn write_without_space_ends_at_once_and_is_definite() {
+    let mut script = Script::with_put_at_leader();
+    script.refused(A, Refused::NoSpace("node 2 has 1 MiB of disk left".into()));
+    assert!(script.pull().ends_with("failed"), "another try would not make room");
+    let error = script.error();
+    assert_eq!((error.is_definite(), error.word(), error.exit_status()), (true, "no_space", 4));
 }
 
 #[test]
