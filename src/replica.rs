@@ -45,7 +45,7 @@ use space::Space;
 use timers::{Timer, Timers};
 use writes::Writes;
 
-pub use snapshots::{SnapshotOptions, state_of};
+pub use snapshots::{SnapshotOptions, StateError, state_of};
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,25 +131,36 @@ const MAX_READ_BYTES: usize = 4 << 20;
 
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
-    pub fn new(options: Options, storage: Storage<D>, recovered: Recovered, now: Instant) -> Self {
+    ///
+    /// # Errors
+    /// If the state in its snapshot is of another format.
+    pub fn new(
+        options: Options,
+        storage: Storage<D>,
+        recovered: Recovered,
+        now: Instant,
+    ) -> Result<Self, StateError> {
         Self::with_caps(options, Caps::default(), storage, recovered, now)
     }
 
     /// The same with other caps.
+    ///
+    /// # Errors
+    /// As [`Replica::new`].
     pub fn with_caps(
         options: Options,
         caps: Caps,
         storage: Storage<D>,
         recovered: Recovered,
         now: Instant,
-    ) -> Self {
+    ) -> Result<Self, StateError> {
         let config = caps.raft_config(recovered.node, &options);
         let mut snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
-        if let (state, Some(snapshot)) = snapshots::restored(recovered.restored, caps.sessions) {
+        if let (state, Some(snapshot)) = snapshots::restored(recovered.restored, caps.sessions)? {
             snapshots.restored = Some(Restored { snapshot, state, configuration: None });
         }
-        let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions);
-        Self {
+        let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions)?;
+        Ok(Self {
             own: Own {
                 id: recovered.node,
                 incarnation: recovered.incarnation,
@@ -172,7 +183,7 @@ impl<D: Disk> Replica<D> {
             snapshots,
             answers: Vec::new(),
             hand_over: HandOver::default(),
-        }
+        })
     }
 
     /// A message of a member arrived on its link.

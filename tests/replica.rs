@@ -97,7 +97,7 @@ fn open_with(
         seed: id.0,
         snapshots,
     };
-    Replica::new(options, storage, recovered, now)
+    Replica::new(options, storage, recovered, now).unwrap()
 }
 
 fn cluster_of(count: u64) -> Configuration {

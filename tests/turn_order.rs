@@ -157,7 +157,7 @@ impl Node {
             seed: id,
             snapshots: SnapshotOptions::default(),
         };
-        let replica = Replica::new(options, storage, recovered, NOW);
+        let replica = Replica::new(options, storage, recovered, NOW).unwrap();
         let mut node = Self { replica, journal, synced_at: NOW, clock_reads: 0, _directory: directory };
         let member = |id| Member { id: NodeId(id), incarnation: Incarnation(id * 11) };
         let configuration = Configuration::new(ClusterId(7), (1..=3).map(member).collect()).unwrap();

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use super::backups::Backups;
 use super::founding::Restored;
@@ -180,39 +181,40 @@ impl<F> Snapshots<F> {
     }
 }
 
+/// A snapshot whose bytes are intact, but whose state this program cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the state in the snapshot at index {index} cannot be read ({cause}): use the kvstore that wrote it")]
+pub struct StateError {
+    /// What the snapshot stands for.
+    pub index: LogIndex,
+    /// What is not understood.
+    pub cause: SnapshotError,
+}
+
 /// The state at the start of a node: that of its snapshot.
-///
-/// # Panics
-/// If the snapshot, whose bytes are intact, was written by a program that knows another format.
 pub(super) fn restored(
     recovered: Option<RecoveredSnapshot>,
     limits: Limits,
-) -> (StateMachine, Option<Snapshot>) {
+) -> Result<(StateMachine, Option<Snapshot>), StateError> {
     let Some(RecoveredSnapshot { snapshot, state }) = recovered else {
-        return (StateMachine::new(limits), None);
+        return Ok((StateMachine::new(limits), None));
     };
-    let state = state_of(&snapshot, state, limits).unwrap_or_else(|error| {
-        panic!("snapshot {}: {error}: use the kvstore that wrote it", snapshot.index);
-    });
-    (state, Some(snapshot))
+    let state = state_of(&snapshot, state, limits)?;
+    Ok((state, Some(snapshot)))
 }
 
 /// The state in a snapshot that was recovered, built of its slices with the cluster's limits.
 ///
 /// # Errors
 /// If its bytes, which are intact, are of another format, or not the state at its index.
-pub fn state_of(
-    snapshot: &Snapshot,
-    state: Vec<Bytes>,
-    limits: Limits,
-) -> Result<StateMachine, SnapshotError> {
+pub fn state_of(snapshot: &Snapshot, state: Vec<Bytes>, limits: Limits) -> Result<StateMachine, StateError> {
     let mut reader = SnapshotReader::new(limits);
-    state.into_iter().try_for_each(|slice| reader.feed(&slice))?;
-    let state = reader.finish()?;
-    if state.revision() != snapshot.index.into() {
-        return Err(SnapshotError::Contradiction("the state is not that of its index"));
-    }
-    Ok(state)
+    let fed = state.into_iter().try_for_each(|slice| reader.feed(&slice));
+    let state = fed.and_then(|()| reader.finish()).and_then(|state| {
+        let is_right = state.revision() == snapshot.index.into();
+        is_right.then_some(state).ok_or(SnapshotError::Contradiction("the state is not that of its index"))
+    });
+    state.map_err(|cause| StateError { index: snapshot.index, cause })
 }
 
 impl<D: Disk> Replica<D> {

@@ -92,6 +92,9 @@ pub enum StartError {
         /// The ids of the members.
         members: String,
     },
+    /// The state in the snapshot is of another format.
+    #[error(transparent)]
+    State(#[from] replica::StateError),
     /// Poll or signals cannot be set up.
     #[error("cannot set up the event loop: {0}")]
     System(#[from] io::Error),
@@ -141,7 +144,7 @@ impl<D: Disk> Server<D> {
         let reached = recovered.peers.clone();
         let (node, incarnation, boot) = (recovered.node, recovered.incarnation, recovered.boot);
         let restored = recovered.restored.as_ref().map(|restored| restored.snapshot.index.into());
-        let replica = Replica::new(replica_options(config, random.random()), storage, recovered, now);
+        let replica = Replica::new(replica_options(config, random.random()), storage, recovered, now)?;
         let configuration = replica.configuration().cloned();
         let (entries, addresses) = entries(config, configuration.as_ref())?;
 

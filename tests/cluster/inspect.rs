@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use kvstore::storage::{Batch, FileDisk, Options, Storage};
+use kvstore::types::{ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
+use kvstore::wire::entry::{Configuration, Entry, Member, Payload, Snapshot};
 use rustix::process::Signal;
 
 use crate::cluster::Cluster;
-use crate::setup::{Ended, founded, kv, program, run};
+use crate::setup::{Ended, founded, kv, prepared, program, run};
 
 const SEGMENT: &str = "0000000001.wal";
 
@@ -171,6 +174,32 @@ fn inspect_of_a_directory_that_cannot_be_written_works() -> Result<()> {
     let is_root = rustix::process::getuid().is_root();
     let words = if is_root { "would start" } else { "may not write" };
     ensure!(said.text().lines().last().is_some_and(|line| line.contains(words)), "{said:?}");
+    Ok(())
+}
+
+#[test]
+fn inspect_and_start_refuse_a_snapshots_state_of_an_unknown_version_in_the_same_words() -> Result<()> {
+    let cluster = prepared(1)?;
+    // A directory whose bytes are all intact; but the state in its snapshot begins with a version 9.
+    let disk = FileDisk::open(&cluster.data(0))?;
+    let (mut storage, found) = Storage::open(disk, NodeId(1), Options::default(), Incarnation(5))?;
+    let member = Member { id: NodeId(1), incarnation: found.incarnation };
+    let configuration = Configuration::new(ClusterId(1), vec![member]).context("a member")?;
+    let payload = Payload::Configuration(configuration.clone());
+    let entry = Entry::new(LogIndex(1), Term(0), ClusterTime(0), payload);
+    storage.persist(&Batch { entries: &[entry], ..Batch::default() })?;
+    let (index, term, stamp) = (LogIndex(1), Term(0), ClusterTime(0));
+    storage.begin_snapshot(Snapshot { index, term, stamp, configuration })?;
+    let header = [21_u32.to_le_bytes().as_slice(), &[1], &9_u32.to_le_bytes(), &[0; 16]].concat();
+    storage.write_snapshot(&header)?;
+    storage.save_snapshot()?;
+    drop(storage);
+    let said = inspect(&cluster.data(0), &[])?;
+    let refusal = said.text().lines().last().and_then(|line| line.strip_prefix("would refuse: "));
+    let refusal = refusal.context("a refusal")?;
+    ensure!(said.status == 1 && refusal.contains("version 9"), "{said:?}");
+    let start = run(cluster.command(0), b"")?;
+    ensure!(start.status == 1 && start.stderr.contains(refusal), "{start:?}");
     Ok(())
 }
 

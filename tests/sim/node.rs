@@ -156,7 +156,7 @@ impl SimNode {
         };
         let local = start.clock.at(now);
         let heartbeat = options.heartbeat;
-        let replica = Replica::with_caps(options, start.caps, storage, recovered.clone(), local);
+        let replica = Replica::with_caps(options, start.caps, storage, recovered.clone(), local).unwrap();
         let engine = match start.pipes {
             None => Engine::Messages(Box::new(MessageNode::new(replica))),
             Some((pipes, nodes, limits)) => {

@@ -109,7 +109,7 @@ impl Findings {
             return Some(error.to_string());
         }
         if let Some(Err(error)) = &self.state {
-            return Some(format!("{error}: use the kvstore that wrote it"));
+            return Some(error.clone());
         }
         let cure = "start it as the user who owns it";
         (!self.may_write).then(|| format!("this user may not write to the directory: {cure}"))
