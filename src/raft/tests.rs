@@ -48,6 +48,26 @@
 //! | 9.6 pre-vote | `pre_vote_*`, `higher_term_of_a_follower_deposes_the_leader_once` |
 //! | 10.2.1 the leader's own disk | `replicate_leader_counts_itself_only_when_its_disk_has_it`, `replicate_majority_without_the_leaders_disk_commits` |
 //!
+//! Our rules of fail-over, and the traps that others fell into (names of real tests; those that are not
+//! scripts are in `src/server/`, `tests/cluster/`, `tests/faults/` or `tests/sim/`):
+//!
+//! | rule, or trap | script, or test |
+//! |---|---|
+//! | a lost link is no evidence; a refused redial or a later boot is | `evidence_is_needed_not_only_a_lost_link`, `redial_that_is_refused_proves_death_once`, `redial_answered_by_a_later_boot_proves_death`, `node_that_comes_back_with_a_later_boot_is_linked_again_and_its_death_is_known` |
+//! | a dying listener accepts and resets | `dying_node_that_still_accepts_is_found_dead_once_it_refuses`, `redial_closed_early_is_repeated_at_once_then_often_then_seldom` |
+//! | survivors that notice together | `evidence_of_a_dead_leader_begins_a_pre_vote_one_after_the_other` |
+//! | evidence is void once the leader speaks | `evidence_is_void_once_the_leader_speaks` |
+//! | resets of a middlebox taken for a death (V15) | `links_reset_all_the_time_cause_no_election`, `redial_answered_by_the_same_boot_ends_the_suspicion` |
+//! | a later boot is believed only of the node itself | `forged_boot_is_refused_and_the_true_one_is_linked_afterwards`, `claim_waits_for_the_node_that_it_names_and_changes_nothing_meanwhile` |
+//! | unread bytes, and pauses of one's own | `unread_bytes_of_the_leader_hold_the_timer_back`, `follower_stopped_for_a_second_causes_no_election` |
+//! | loyalty and its two exceptions | `loyalty_*`, `transfer_mark_moves_loyal_voters`, `held_pre_vote_*` |
+//! | partial links, one-way links (V1, V2) | `pre_vote_between_two_links_that_miss_one_is_refused`, `pre_vote_of_a_node_that_was_cut_off_raises_no_term`, `quorum_leader_that_hears_no_majority_gives_way` |
+//! | pre-vote and check-quorum block each other (V3); a low term never elects (V4) | `vote_requested_from_a_pre_candidate_is_granted`, `pre_vote_refusal_with_a_higher_term_is_adopted` |
+//! | stale pre-vote answers (V5); a grant is no contact (V6) | `pre_vote_answer_of_an_earlier_round_is_not_counted`, `pre_vote_granted_changes_nothing_at_the_voter` |
+//! | catch-up without the timer's reset (V7); two elections in a row (V8) | `append_refused_counts_as_hearing_the_leader`, `election_voter_waits_a_whole_timeout` |
+//! | a transfer admits writes (T1), is never cleared (T2), reaches the wrong node (T3) | `transfer_to_a_follower_that_lags_waits_until_it_caught_up`, `transfer_that_takes_too_long_is_given_up`, `transfer_ends_when_the_link_to_its_target_is_lost`, `transfer_that_cannot_be_is_refused`, `transfer_order_of_anybody_but_the_leader_is_ignored` |
+//! | a transfer fails for loyalty (T4), or stops reads (T5) | `transfer_mark_moves_loyal_voters`, `transfer_mark_is_for_one_term_only`, `transfer_does_not_stop_reads` |
+//!
 //! Section 7 of the paper, snapshots: `snapshots.rs` has what the core knows of them, `log.rs` the log
 //! after its base, and `tests/replica/snapshots.rs` whole nodes.
 //!

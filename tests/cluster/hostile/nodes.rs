@@ -28,7 +28,8 @@ fn hello(cluster: Option<ClusterId>, node: u64, incarnation: u64, boot: u64) -> 
         node: NodeId(node),
         incarnation: Incarnation(incarnation),
         boot: BootNumber(boot),
-        last_index: LogIndex(0),
+        // More than any true one, so that no introduction is refused for what it lacks.
+        last_index: LogIndex(1 << 40),
         // Drawn anew for each dial, as a node does.
         dial: DialNumber(DIALS.fetch_add(1, Ordering::Relaxed)),
         advertise: "127.0.0.1:1".to_owned(),

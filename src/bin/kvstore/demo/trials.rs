@@ -23,15 +23,23 @@ pub(crate) enum Strike {
     Stop,
     /// Its cables to the other nodes are cut, in both directions, without a word.
     Cut,
+    /// The leader goes deaf: nothing that the other nodes send reaches it, all that it sends reaches them.
+    Deaf,
 }
 
 impl Strike {
+    /// Whether the links between the nodes must lead through cables.
+    fn needs_cables(self) -> bool {
+        matches!(self, Strike::Cut | Strike::Deaf)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Strike::Kill => "SIGKILL of the leader",
             Strike::Term => "SIGTERM of the leader",
             Strike::Stop => "SIGSTOP of the leader",
             Strike::Cut => "the leader's cables cut, both directions",
+            Strike::Deaf => "a leader that is heard and hears nothing",
         }
     }
 }
@@ -88,7 +96,7 @@ pub(super) fn run(count: u32, strike: Strike, json: bool) -> Result<()> {
 /// The cluster; with cables between its nodes, if they are to be cut.
 fn prepare(strike: Strike) -> Result<(Cluster, Option<Mesh>)> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    if strike != Strike::Cut {
+    if !strike.needs_cables() {
         return Ok((Cluster::new(program, NODES, list_of_others)?, None));
     }
     let mesh = Mesh::new(NODES)?;
@@ -108,6 +116,7 @@ fn try_once(cluster: &mut Cluster, mesh: Option<&Mesh>, strike: Strike) -> Resul
         Strike::Term => cluster.signal(leader, Signal::TERM)?,
         Strike::Stop => cluster.signal(leader, Signal::STOP)?,
         Strike::Cut => set_around(mesh, leader, Weather::cut())?,
+        Strike::Deaf => deafen(mesh, leader)?,
     }
     client.put("connected", "after")?;
     let first_write = struck.elapsed();
@@ -118,7 +127,7 @@ fn try_once(cluster: &mut Cluster, mesh: Option<&Mesh>, strike: Strike) -> Resul
             cluster.start(leader)?;
         }
         Strike::Stop => cluster.signal(leader, Signal::CONT)?,
-        Strike::Cut => {
+        Strike::Cut | Strike::Deaf => {
             let held_up = mesh.map_or(0, Mesh::disturbed);
             ensure!(held_up > held_up_before, "the cut held nothing up");
             set_around(mesh, leader, Weather::default())?;
@@ -135,6 +144,13 @@ fn try_once(cluster: &mut Cluster, mesh: Option<&Mesh>, strike: Strike) -> Resul
         won_ms: step("won_ms")?,
         first_commit_ms: step("first_commit_ms")?,
     })
+}
+
+/// Nothing of what the other nodes send reaches a node.
+fn deafen(mesh: Option<&Mesh>, node: usize) -> Result<()> {
+    let mesh = mesh.context("only a cluster with cables is cut")?;
+    (0..NODES).filter(|other| *other != node).for_each(|other| mesh.set(other, node, Weather::cut()));
+    Ok(())
 }
 
 fn set_around(mesh: Option<&Mesh>, node: usize, weather: Weather) -> Result<()> {
