@@ -179,7 +179,7 @@ impl Mirror {
             found.0 == self.hard_state && (found.1 == self.log || found.1 == written)
         };
         let is_attempted = torn.and_then(|torn| torn.log).is_some_and(is_written);
-        let is_whole = recovered.entries.is_empty() && base.0 as usize > self.changed_from;
+        let is_whole = recovered.entries.is_empty() && base > LogIndex::ZERO;
         let is_known = [self.hard_state, self.durable_hard_state].contains(&found.0);
         let is_installed = torn.is_some() && is_whole && is_known;
         let is_durable = found.0 == self.durable_hard_state && found.1 == self.durable;

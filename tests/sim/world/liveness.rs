@@ -13,7 +13,7 @@ use super::{Event, Phase, World};
 use crate::sim::checker::violated;
 use crate::sim::disk::{self, End, SimDisk};
 use crate::sim::linear_order;
-use crate::sim::node::{Engine, id_of};
+use crate::sim::node::{Engine, id_of, index_of};
 use crate::sim::operations::Asked;
 
 /// How a node outside the core is broken for ever.
@@ -191,6 +191,13 @@ impl World {
         (0..self.plan.nodes).any(leads).then_some(highest)
     }
 
+    /// Whether a client knows a node that is well: else nobody can help it.
+    fn knows_core(&self, client: usize) -> bool {
+        let Phase::Liveness { core } = &self.phase else { return true };
+        let members = self.clients.all[client].session.members();
+        members.iter().any(|member| core.contains(&index_of(member.id)))
+    }
+
     /// In a healed cluster no request fails that began after it had settled.
     pub(super) fn check_liveness_of(&self, number: usize, result: &Result<Answer, Error>) {
         let settled = Instant::ZERO + self.plan.turmoil + self.plan.timing.election_max * SETTLING_TIMEOUTS;
@@ -208,6 +215,7 @@ impl World {
         );
         // A stale read and a status ask one very node, which may be broken; and full is full.
         let may_fail = self.checker.reference.is_near_caps()
+            || !self.knows_core(record.client)
             || matches!(
                 record.asked,
                 Asked::Get { stale: true, .. } | Asked::Scan { stale: true, .. } | Asked::Status
