@@ -194,8 +194,11 @@ impl Checker {
         let Self { nodes, positions, committed, .. } = self;
         let mirror = &mut nodes[node].mirror;
         let updated = mirror.update(raft.log(), committed, |index, term, hash| {
-            let known = *positions.entry((index, term)).or_insert(hash);
-            if known != hash {
+            let known = positions.entry((index, term)).or_insert(hash);
+            if index == 1 && committed.is_empty() {
+                *known = hash; // a founding that reached no disk is tried again, with another id
+            }
+            if *known != hash {
                 violated!("log matching", "node {}: entry {index} of term {term} is another", node + 1);
             }
         });
