@@ -30,7 +30,6 @@ use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Payload};
-use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::{Envelope, Message, RoomLevel};
 
 pub use caps::Caps;
@@ -268,26 +267,6 @@ impl<D: Disk> Replica<D> {
     #[must_use]
     pub fn state(&self) -> &StateMachine {
         &self.state
-    }
-
-    /// What a client is told first.
-    #[must_use]
-    pub fn welcome(&self, now: Instant) -> Welcome {
-        Welcome {
-            cluster: self.configuration().map(|configuration| configuration.cluster),
-            node: self.own.id,
-            cluster_time: self.timers.clock.read(now, self.state.cluster_time()),
-            revision: self.state.revision(),
-            term: self.raft.term(),
-            leader: self.raft.leader(),
-            members: self.member_addresses(),
-        }
-    }
-
-    /// All members with their addresses, as far as they are known.
-    #[must_use]
-    pub fn member_addresses(&self) -> Vec<MemberAddress> {
-        self.members.addresses(self.configuration())
     }
 
     /// Fires what is due.

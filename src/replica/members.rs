@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Replica;
 use super::standing::Telling;
+use crate::storage::Disk;
+use crate::time::Instant;
 use crate::types::{BootNumber, LogIndex, NodeId};
 use crate::wire::entry::{Configuration, Reached};
-use crate::wire::hello::MemberAddress;
+use crate::wire::hello::{MemberAddress, Welcome};
 use crate::wire::peer::Room;
 
 /// What links told of the members. Who they are stands in the configuration alone.
@@ -111,6 +114,28 @@ impl Members {
         let ids = configuration.members().iter().map(|member| member.id);
         let unknown = |id| MemberAddress { id, address: String::new() };
         ids.map(|id| self.address(id).unwrap_or_else(|| unknown(id))).collect()
+    }
+}
+
+impl<D: Disk> Replica<D> {
+    /// What a client is told first.
+    #[must_use]
+    pub fn welcome(&self, now: Instant) -> Welcome {
+        Welcome {
+            cluster: self.configuration().map(|configuration| configuration.cluster),
+            node: self.own.id,
+            cluster_time: self.timers.clock.read(now, self.state.cluster_time()),
+            revision: self.state.revision(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            members: self.member_addresses(),
+        }
+    }
+
+    /// All members with their addresses, as far as they are known.
+    #[must_use]
+    pub fn member_addresses(&self) -> Vec<MemberAddress> {
+        self.members.addresses(self.configuration())
     }
 }
 
