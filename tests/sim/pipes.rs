@@ -274,11 +274,17 @@ impl Pipes {
         }
     }
 
-    /// Nothing is stalled any more.
+    /// Nothing is stalled any more, and what is late need not be: it is held, to be released.
     pub(crate) fn end_stalls(&self) {
         let mut state = self.state();
-        let flows = state.pipes.values_mut().flat_map(|pipe| &mut pipe.flows);
-        flows.for_each(|flow| flow.is_stalled = false);
+        for flow in state.pipes.values_mut().flat_map(|pipe| &mut pipe.flows) {
+            flow.is_stalled = false;
+            flow.last_arrival = kvstore::time::Instant::ZERO;
+            if flow.launched > flow.arrived {
+                let (_, fin) = flow.held.unwrap_or_default();
+                flow.held = Some((flow.launched, fin));
+            }
+        }
     }
 
     /// Who listens at a site from now on. With the door go those who waited before it.
