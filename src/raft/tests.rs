@@ -57,7 +57,7 @@
 //! | a dying listener accepts and resets | `dying_node_that_still_accepts_is_found_dead_once_it_refuses`, `redial_closed_early_is_repeated_at_once_then_often_then_seldom` |
 //! | survivors that notice together | `evidence_of_a_dead_leader_begins_a_pre_vote_one_after_the_other` |
 //! | evidence is void once the leader speaks | `evidence_is_void_once_the_leader_speaks` |
-//! | resets of a middlebox taken for a death (V15) | `links_reset_all_the_time_cause_no_election`, `redial_answered_by_the_same_boot_ends_the_suspicion` |
+//! | resets of a middlebox taken for a death (V15) | `link_of_the_leader_reset_every_50_ms_causes_no_election`, `links_reset_all_the_time_cause_no_election`, `redial_answered_by_the_same_boot_ends_the_suspicion` |
 //! | a later boot is believed only of the node itself | `forged_boot_is_refused_and_the_true_one_is_linked_afterwards`, `claim_waits_for_the_node_that_it_names_and_changes_nothing_meanwhile` |
 //! | unread bytes, and pauses of one's own | `unread_bytes_of_the_leader_hold_the_timer_back`, `follower_stopped_for_a_second_causes_no_election` |
 //! | loyalty and its two exceptions | `loyalty_*`, `transfer_mark_moves_loyal_voters`, `held_pre_vote_*` |

@@ -15,6 +15,7 @@ mod damaged_files;
 mod durability;
 mod full_disk;
 mod hostile;
+mod idle;
 mod inspect;
 mod old_copies;
 mod quest;

@@ -94,6 +94,29 @@ fn links_reset_all_the_time_cause_no_election() -> Result<()> {
     })
 }
 
+/// At the timings that users have: a link of the leader is reset every 50 ms, and redialled each time
+/// before a follower's patience ends.
+#[test]
+fn link_of_the_leader_reset_every_50_ms_causes_no_election() -> Result<()> {
+    Scene { cables: true, ..Scene::new("reset-leader") }.play(|stage| {
+        let began = Instant::now();
+        let leader = stage.leader()?;
+        let follower = (leader + 1) % stage.nodes();
+        while stage.goes_on() {
+            let before = stage.mesh().disturbed();
+            for resets in [true, false] {
+                stage.mesh().set(leader, follower, Weather { resets, ..Weather::default() });
+            }
+            if stage.mesh().disturbed() > before {
+                stage.prove();
+            }
+            stage.pause(50..51);
+        }
+        stage.load.wait_for(20)?;
+        check_no_election(stage, began)
+    })
+}
+
 /// 25 to 75 ms each way, and one piece in ten waits for 200 ms besides, as TCP does after a loss.
 #[test]
 fn links_with_delays_and_stalls_cause_no_election() -> Result<()> {

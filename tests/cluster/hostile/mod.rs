@@ -114,7 +114,7 @@ fn stand_by(mut client: Client, is_over: &AtomicBool) -> Result<Duration> {
 }
 
 /// The resident memory of a node's process.
-fn resident_bytes(cluster: &Cluster, node: usize) -> Result<u64> {
+pub(crate) fn resident_bytes(cluster: &Cluster, node: usize) -> Result<u64> {
     let pid = cluster.pid(node)?.as_raw_nonzero();
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -123,7 +123,7 @@ fn resident_bytes(cluster: &Cluster, node: usize) -> Result<u64> {
 }
 
 /// Processor time that a node's process has taken.
-fn processor_time(cluster: &Cluster, node: usize) -> Result<Duration> {
+pub(crate) fn processor_time(cluster: &Cluster, node: usize) -> Result<Duration> {
     let pid = cluster.pid(node)?.as_raw_nonzero();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // After the name, which may hold anything, come the fields from the third on.
