@@ -111,11 +111,10 @@ impl Log {
     /// If that entry is committed here already: then nothing needs to be replaced.
     pub fn reset(&mut self, base: Position, base_stamp: ClusterTime) {
         assert!(base.index > self.committed, "snapshot {}, {} committed", base.index, self.committed);
-        let mut tail = match is_planted(Bug::TailKept) {
+        let tail = match is_planted(Bug::TailKept) {
             true => self.entries_from(base.index.next(), usize::MAX),
             false => Vec::new(),
         };
-        tail.retain(|entry| entry.term >= base.term && entry.index > base.index);
         let discarded = std::mem::take(&mut self.entries);
         let later = std::mem::replace(self, Self::recover_after(base, base_stamp, tail));
         self.discarded = later.discarded;
@@ -371,6 +370,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::planted;
 
     fn entry(index: u64, term: u64) -> Entry {
         let payload = Payload::Command(Bytes::from(format!("{term}.{index}")));
@@ -461,6 +461,11 @@ mod tests {
         while log.compact_one(LogIndex(4)) {}
         assert_eq!(log.last(), position(4, 2));
         assert_eq!(log.splice(position(4, 2), vec![entry(5, 2)]), Ok(LogIndex(5)));
+    }
+
+    #[test]
+    fn reset_that_keeps_a_tail_is_noticed() {
+        assert!(planted::is_caught(Bug::TailKept, reset_leaves_nothing_of_a_divergent_tail));
     }
 
     #[test]
