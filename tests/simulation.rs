@@ -87,8 +87,9 @@ fn wide_links_cost_little_more_than_their_round_trips() {
             let wide = Wide { nodes, round_trip };
             let (timing, least, found) = (wide.timing(), wide.least(), wide.measure(seeds));
             let Figures { put, killed, silent } = found;
-            // Disks take a little, and so do turns.
-            let spare = Duration::from_millis(5);
+            // Disks take a little, and so do turns; and a dying listener lets a redial in for up to 5 ms,
+            // which is then tried again every 5 ms.
+            let spare = Duration::from_millis(15);
             assert!(put <= least.put + spare, "{wide:?}: a put takes {put:?}");
             assert!(killed <= least.killed + spare, "{wide:?}: a fail-over takes {killed:?}");
             // Patience is drawn, and votes may split once.
