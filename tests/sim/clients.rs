@@ -38,6 +38,8 @@ pub(crate) struct SimClient {
     /// A named write whose outcome is unknown: to be asked again under its name.
     pub(crate) doubtful: Option<usize>,
     pub(crate) wake_at: Option<Instant>,
+    /// When its operation began it knew a node that is well.
+    pub(crate) knew_core: bool,
     name: Option<ClientName>,
     next_sequence: u64,
     /// What it saw last of each key, to compare with.
@@ -64,6 +66,7 @@ impl SimClient {
             operation: None,
             doubtful: None,
             wake_at: None,
+            knew_core: false,
             name: name.map(|name| ClientName::new(name.as_bytes()).expect("a short name")),
             next_sequence: 1,
             seen: BTreeMap::new(),

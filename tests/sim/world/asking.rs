@@ -35,7 +35,9 @@ impl World {
 
     /// Asks something new, or once more for a write whose outcome is unknown.
     fn begin_operation(&mut self, client: usize) {
+        let knew_core = self.knows_core(client);
         let this = &mut self.clients.all[client];
+        this.knew_core = knew_core;
         let (number, identity) = match this.doubtful.take() {
             Some(number) => (number, self.operations.identity(number)),
             None => {

@@ -192,7 +192,7 @@ impl World {
     }
 
     /// Whether a client knows a node that is well: else nobody can help it.
-    fn knows_core(&self, client: usize) -> bool {
+    pub(super) fn knows_core(&self, client: usize) -> bool {
         let Phase::Liveness { core } = &self.phase else { return true };
         let members = self.clients.all[client].session.members();
         members.iter().any(|member| core.contains(&index_of(member.id)))
@@ -215,7 +215,7 @@ impl World {
         );
         // A stale read and a status ask one very node, which may be broken; and full is full.
         let may_fail = self.checker.reference.is_near_caps()
-            || !self.knows_core(record.client)
+            || !self.clients.all[record.client].knew_core
             || matches!(
                 record.asked,
                 Asked::Get { stale: true, .. } | Asked::Scan { stale: true, .. } | Asked::Status
