@@ -3,6 +3,7 @@
 
 mod bystander;
 mod cluster;
+mod footprint;
 mod proxy;
 mod quest;
 mod soak;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use trials::Strike;
+use trials::{Plan, Strike};
 
 /// What the demo is asked to do.
 #[derive(Debug, Args)]
@@ -23,6 +24,9 @@ pub(crate) struct DemoFlags {
     /// What happens to the leader in each trial.
     #[arg(long, value_enum, default_value = "kill", requires = "trials")]
     signal: Strike,
+    /// Puts so many keys of 16 bytes with values of 100 before the first trial.
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "trials")]
+    keys: u64,
     /// Prints each trial as one JSON object, a line each, instead of the distribution.
     #[arg(long, requires = "trials")]
     json: bool,
@@ -39,7 +43,9 @@ pub(crate) fn run(flags: &DemoFlags) -> ExitCode {
     let result = match *flags {
         DemoFlags { bystander: true, .. } => bystander::stand_by(),
         DemoFlags { soak: Some(seconds), .. } => soak::run(seconds),
-        DemoFlags { trials: Some(count), signal, json, .. } => trials::run(count, signal, json),
+        DemoFlags { trials: Some(count), signal: strike, keys, json, .. } => {
+            trials::run(Plan { count, strike, keys, json })
+        }
         _ => quest::play(),
     };
     match result {

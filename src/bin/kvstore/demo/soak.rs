@@ -11,6 +11,7 @@ use kvstore::server::config::DEFAULT_ELECTION_MS;
 
 use super::bystander::Bystander;
 use super::cluster::{Cluster, list_of_others};
+use super::footprint::Footprint;
 use super::trials::percentile;
 
 const NODES: usize = 3;
@@ -40,14 +41,17 @@ pub(super) fn run(seconds: u64) -> Result<()> {
     let mut bystander = Bystander::start()?;
     println!("{LOADERS} clients for {seconds} s, three nodes, data in {}", cluster.directory().display());
 
-    let (begin, before) = (Instant::now(), resident(&cluster)?);
+    let (begin, before) = (Instant::now(), Footprint::of_each(&cluster, NODES)?);
     let end = begin + Duration::from_secs(seconds);
     let measured = load(&cluster, end)?;
-    let after = resident(&cluster)?;
+    let after = Footprint::of_each(&cluster, NODES)?;
 
     measured.report(begin.elapsed());
     for (node, (before, after)) in before.iter().zip(&after).enumerate() {
-        println!("  node {}: {before} MiB resident before, {after} MiB after", node + 1);
+        let (mib_before, mib_after) = (before.resident_mib(), after.resident_mib());
+        let (open_before, open_after) = (before.descriptors, after.descriptors);
+        print!("  node {}: {mib_before} MiB resident before, {mib_after} MiB after; ", node + 1);
+        println!("{open_before} open descriptors before, {open_after} after");
     }
     let now = Instant::now();
     println!("  the bystander's longest gap: {:.1} ms", millis(bystander.longest(begin, now)));
@@ -223,17 +227,6 @@ fn show_progress(done: &AtomicU64, end: Instant) {
         before = now;
         println!("  {rate:>8.0} requests a second, {:>4} s left", left.saturating_sub(period).as_secs());
     }
-}
-
-/// What each node holds in memory, in MiB.
-fn resident(cluster: &Cluster) -> Result<Vec<u64>> {
-    let of_node = |node| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid(node)?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib >> 10)
-    };
-    (0..NODES).map(of_node).collect()
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -1,6 +1,7 @@
 //! One kind of fail-over, many times: how long a connected client waits, and where the time goes.
 
 use std::io::{IsTerminal, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use clap::ValueEnum;
 use rustix::process::Signal;
 
 use super::cluster::{Cluster, list_of_others};
+use super::footprint::Footprint;
 use super::proxy::{Mesh, Weather};
 
 const NODES: usize = 3;
@@ -44,6 +46,18 @@ impl Strike {
     }
 }
 
+/// What is repeated, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// How often.
+    pub(super) count: u32,
+    pub(super) strike: Strike,
+    /// How many keys are put before the first trial.
+    pub(super) keys: u64,
+    /// Whether each trial is a line of JSON, instead of the distribution.
+    pub(super) json: bool,
+}
+
 /// One trial's durations since the strike, and as the winner saw them since it last heard the old
 /// leader.
 #[derive(Clone, Copy)]
@@ -69,11 +83,22 @@ impl Trial {
 ///
 /// # Errors
 /// Whatever went wrong in a trial: a trial that fails is no number to leave out.
-pub(super) fn run(count: u32, strike: Strike, json: bool) -> Result<()> {
+pub(super) fn run(plan: Plan) -> Result<()> {
+    let Plan { count, strike, keys, json } = plan;
     ensure!(count > 0, "--trials 0 measures nothing: ask for at least one");
     let (mut cluster, mesh) = prepare(strike)?;
     for node in 0..NODES {
         cluster.start(node)?;
+    }
+    if !json {
+        println!(
+            "{}, {count} trials, three nodes, data in {}",
+            strike.as_str(),
+            cluster.directory().display()
+        );
+    }
+    if keys > 0 {
+        fill(&cluster, keys)?;
     }
     if json {
         return (0..count).try_for_each(|_| {
@@ -81,7 +106,6 @@ pub(super) fn run(count: u32, strike: Strike, json: bool) -> Result<()> {
             Ok(())
         });
     }
-    println!("{}, {count} trials, three nodes, data in {}", strike.as_str(), cluster.directory().display());
     println!("measured from the signal to the first acknowledged write of a connected client");
     let mut trials = Vec::new();
     for number in 1..=count {
@@ -90,6 +114,39 @@ pub(super) fn run(count: u32, strike: Strike, json: bool) -> Result<()> {
         show_progress(number, count, trial.first_write);
     }
     report(&trials);
+    cluster.wait_until_whole()?;
+    report_size(&cluster, keys)
+}
+
+/// Puts so many keys of 16 bytes with values of 100, as `kv_client bench` does, which tells how far it is.
+fn fill(cluster: &Cluster, keys: u64) -> Result<()> {
+    let program =
+        std::env::current_exe().context("cannot find this program's own file")?.with_file_name("kv_client");
+    let ports: Vec<String> = (0..NODES).map(|node| cluster.port(node).to_string()).collect();
+    let mut command = Command::new(&program);
+    command.args([
+        "--timeout-ms",
+        "20000",
+        "--port",
+        &ports.join(","),
+        "bench",
+        "--fill",
+        "--value-bytes",
+        "100",
+    ]);
+    command.args(["--clients", "64", "--pipeline", "16", "--count", "1", "--keys", &keys.to_string()]);
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = status
+        .with_context(|| format!("--keys needs {}: build it beside this program", program.display()))?;
+    ensure!(status.success(), "kv_client bench could not put {keys} keys: see its lines above");
+    Ok(())
+}
+
+/// How large the processes were that died or fell silent.
+fn report_size(cluster: &Cluster, keys: u64) -> Result<()> {
+    let nodes = Footprint::of_each(cluster, NODES)?;
+    let resident: Vec<String> = nodes.iter().map(|node| node.resident_mib().to_string()).collect();
+    println!("\n  {keys} keys put before; the nodes have {} MiB resident", resident.join(", "));
     Ok(())
 }
 
