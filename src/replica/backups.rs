@@ -41,8 +41,8 @@ struct Asked {
 
 /// The demand for snapshots and their bytes.
 ///
-/// Invariants: at most `MAX_WAITERS` wait; those of them that make a backup and the files that are
-/// open are at most `MAX_BACKUPS` together; a client has one file open at most.
+/// Invariants: at most `MAX_WAITERS` wait; those of them that make a backup, the files that are open,
+/// and those that are about to be are at most `MAX_BACKUPS` together; a client has one file open at most.
 #[derive(Debug)]
 pub(super) struct Backups<F> {
     waiters: Vec<Waiter>,
@@ -64,7 +64,26 @@ impl<F> Backups<F> {
 
     /// Backups under way, and about to be.
     pub(super) fn len(&self) -> usize {
-        self.open.len() + self.waiters.iter().filter(|waiter| waiter.for_backup).count()
+        let opening = self.asked.iter().filter(|asked| !self.open.contains_key(&asked.client)).count();
+        let waiting = self.waiters.iter().filter(|waiter| waiter.for_backup).count();
+        self.open.len() + opening + waiting
+    }
+
+    /// Why a client that names a snapshot, as if it had some of its bytes, gets no more of them now.
+    fn refusal_to_continue(&self, client: ClientConnection) -> Option<Refused> {
+        if self.asked.iter().any(|asked| asked.client == client) {
+            return Some(Refused::Busy(
+                "the next bytes of a backup can be asked for once those before came".to_owned(),
+            ));
+        }
+        (!self.open.contains_key(&client)).then(|| self.refusal_to_begin()).flatten()
+    }
+
+    fn refusal_to_begin(&self) -> Option<Refused> {
+        let most = Self::MAX_BACKUPS;
+        let busy =
+            || Refused::Busy(format!("{most} backups are being made here: ask another node, or later"));
+        (self.len() >= most).then(busy)
     }
 
     /// Whether somebody waits for a snapshot that reaches further than this one.
@@ -109,6 +128,9 @@ impl<D: Disk> Replica<D> {
         match snapshot.filter(|snapshot| self.snapshots.backups.has(arrival.client, *snapshot, current)) {
             Some(snapshot) if offset <= snapshot.bytes => {
                 let (client, request) = (arrival.client, arrival.request.id);
+                if let Some(refused) = self.snapshots.backups.refusal_to_continue(client) {
+                    return self.refuse(client, request, refused);
+                }
                 self.snapshots.backups.asked.push_back(Asked { client, request, snapshot, offset });
             }
             Some(SnapshotId { bytes, .. }) => {
@@ -123,10 +145,8 @@ impl<D: Disk> Replica<D> {
     /// The read with which a backup begins is due: everything up to what is applied belongs in it.
     pub(super) fn begin_backup(&mut self, arrival: &Arrival) {
         self.snapshots.backups.open.remove(&arrival.client);
-        if self.snapshots.backups.len() >= Backups::<D::File>::MAX_BACKUPS {
-            let most = Backups::<D::File>::MAX_BACKUPS;
-            let busy = format!("{most} backups are being made here: ask another node, or later");
-            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+        if let Some(refused) = self.snapshots.backups.refusal_to_begin() {
+            return self.refuse(arrival.client, arrival.request.id, refused);
         }
         self.wait_for_snapshot(arrival, self.raft.log().applied(), true);
     }

@@ -2,6 +2,7 @@
 
 use kvstore::raft::LogBounds;
 use kvstore::types::LogIndex;
+use kvstore::wire::entry::SnapshotId;
 
 use super::*;
 
@@ -292,4 +293,44 @@ impl World {
             |node: &&usize| self.nodes[**node].as_ref().unwrap().leader() == Some(NodeId(**node as u64 + 1));
         *nodes.iter().find(leads).expect("one of them leads")
     }
+}
+
+/// Asks for bytes of a backup on a connection of its own.
+fn ask_bytes(world: &mut World, client: u64, id: u64, snapshot: Option<SnapshotId>) {
+    let body = RequestBody::Backup { snapshot, offset: 0 };
+    let request = Request { id, time_left_ms: 5_000, silent_leader: None, body };
+    let now = world.now;
+    world.node(0).on_request(now, ClientConnection(client), request);
+}
+
+#[test]
+fn backups_that_name_a_snapshot_at_once_count_against_the_cap_and_get_one_chunk_a_turn() {
+    let mut world = World::founded_with(1, TINY);
+    world.put_numbers(1..40);
+    world.ask(0, 1, RequestBody::Snapshot);
+    world.settle();
+    let ResponseBody::SnapshotSaved(snapshot) = world.answer(1).unwrap().1.body else {
+        panic!("no snapshot")
+    };
+    assert!(snapshot.bytes > 700, "more than one chunk");
+    for client in 10..20 {
+        ask_bytes(&mut world, client, client, Some(snapshot));
+        ask_bytes(&mut world, client, 100 + client, Some(snapshot));
+    }
+    world.settle();
+    let mut chunks = Vec::new();
+    for client in 10..20 {
+        let busy = |body: &ResponseBody| matches!(body, ResponseBody::Refused(Refused::Busy(_)));
+        assert!(busy(&world.answer(100 + client).unwrap().1.body), "a second request of one turn");
+        match world.answer(client).unwrap().1.body {
+            ResponseBody::BackupChunk { chunk, .. } => chunks.push((client, chunk.len())),
+            body => assert!(busy(&body), "{body:?}"),
+        }
+    }
+    assert_eq!(chunks, [(10, 700), (11, 700), (12, 700), (13, 700)]);
+    // One of them goes; its place is free.
+    world.node(0).on_client_gone(ClientConnection(11));
+    ask_bytes(&mut world, 15, 200, None);
+    world.settle();
+    assert!(matches!(world.answer(200).unwrap().1.body, ResponseBody::BackupChunk { .. }));
 }
