@@ -275,9 +275,12 @@ impl<D: Disk> Storage<D> {
         let restored = recovery::restored(&mut disk, Some(node), survey.as_ref())?;
         let snapshot = survey.as_ref().and_then(recovery::Survey::snapshot_id);
         let Sorted { spares, useless } = recovery::sort_files(&mut disk, options, snapshot)?;
-        // A snapshot that the log no longer names goes last: the record that names another was read,
-        // but it may not be on the disk before `resume` has put it there.
-        let is_last = |name: &String| is_snapshot_name(name) && !is_planted(Bug::SnapshotRemovedEarly);
+        // A snapshot that the log no longer names goes last, and a backup that was used up: the record
+        // that names another was read, but it may not be on the disk before `resume` has put it there.
+        let is_last = |name: &String| {
+            let is_built_on = is_snapshot_name(name) || restore::restored_node(name).is_some();
+            is_built_on && !is_planted(Bug::SnapshotRemovedEarly)
+        };
         let (replaced, unfinished): (Vec<_>, Vec<_>) = useless.into_iter().partition(is_last);
         recovery::remove(&mut disk, &unfinished)?;
         let found =

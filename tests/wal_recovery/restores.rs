@@ -1,6 +1,7 @@
 //! Backups as files, directories that are made of them, and the founding of a cluster with one: with
 //! a crash or a failure at each operation, and with damage.
 
+use kvstore::planted::{self, Bug};
 use kvstore::storage::{
     BackupError, BackupWriter, Batch, OpenError, Recovered, Storage, read_backup, restore,
 };
@@ -282,4 +283,40 @@ fn crash_at_each_operation_of_a_founding_leaves_all_of_it_or_none() {
         is_through
     });
     assert!(founded > 3 && waiting > 20, "{founded} founded, {waiting} waiting");
+}
+
+#[test]
+fn power_cut_during_the_start_after_a_founding_that_was_killed_keeps_what_was_restored() {
+    let (id, bytes) = backup();
+    let mut starts = 0;
+    for killed_at in 0.. {
+        let disk = SimDisk::new(killed_at);
+        write(restore(disk.clone(), NODE, id).unwrap(), &bytes).unwrap();
+        disk.set_fault(Fault::Crash(killed_at));
+        let is_through = found(&disk, 1).is_ok();
+        disk.end_process(End::Kill);
+        for cut_at in 0.. {
+            let disk = disk.fork(killed_at * 1000 + cut_at);
+            disk.set_fault(Fault::Crash(cut_at));
+            let is_open = Storage::open(disk.clone(), NODE, SMALL, Incarnation(10)).is_ok();
+            disk.end_process(End::PowerCut);
+            let (_, recovered) = Storage::open(disk, NODE, SMALL, Incarnation(11)).unwrap();
+            let kept = recovered.snapshot.or(recovered.restored);
+            assert!(kept.is_some_and(|kept| kept.state.concat() == state_at(INDEX)), "{killed_at} {cut_at}");
+            starts += 1;
+            if is_open {
+                break;
+            }
+        }
+        if is_through {
+            break;
+        }
+    }
+    assert!(starts > 100, "{starts} starts");
+}
+
+#[test]
+fn backup_that_is_removed_early_is_noticed() {
+    let test = power_cut_during_the_start_after_a_founding_that_was_killed_keeps_what_was_restored;
+    assert!(planted::is_caught(Bug::SnapshotRemovedEarly, test));
 }
