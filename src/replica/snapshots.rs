@@ -384,9 +384,12 @@ impl<D: Disk> Replica<D> {
 
     /// Takes the next chunk of the leader's snapshot, if that is what it is.
     fn on_chunk(&mut self, now: Instant, from: NodeId, message: InstallSnapshot) -> Result<(), WriteError> {
-        let InstallSnapshot { snapshot: id, offset, chunk, .. } = message;
+        let InstallSnapshot { snapshot: id, offset, chunk, term } = message;
         if !self.raft.needs_snapshot(&id) {
             return Ok(()); // the leader learns it when it asks again
+        }
+        if term == Term::ZERO && self.configuration().is_some() {
+            return Ok(()); // it has joined by another member's chunks while this one waited
         }
         if offset == 0 && !self.is_receiving(&id) && !self.begin_receiving(id)? {
             return Ok(());
