@@ -4,34 +4,45 @@ mod sim;
 
 use std::time::Duration;
 
+use sim::case::Case;
 use sim::pipe_plan::Mode;
-use sim::runner;
+use sim::settings::{modes, number};
 use sim::world::wide::{Figures, Wide};
+use sim::{runner, settings, shrinking};
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
+/// Runs that are made at most to shrink one.
+const SHRINKING_RUNS: u32 = 1_000;
 
-/// `SIM_MODE=messages` or `bytes`; both, one after the other, if nothing is asked for.
-fn modes() -> Vec<Mode> {
-    match std::env::var("SIM_MODE") {
-        Ok(name) => vec![Mode::named(&name).unwrap_or_else(|| panic!("SIM_MODE={name} is no mode"))],
-        Err(_) => vec![Mode::Messages, Mode::Bytes],
-    }
-}
-
-/// `SIM_SEED=n` runs one seed, `SIM_TRACE=1` with its log.
+/// `SIM_SEED=n` runs one seed, `SIM_TRACE=1` with its log; `SIM_SKIP`, `SIM_CLIENTS` and
+/// `SIM_TURMOIL_MS` run less of it. `SIM_SHRINK=1` looks for the least of it that still fails.
 #[test]
 fn one_seed_twice_is_the_same_run() {
     let seed = number("SIM_SEED").unwrap_or(1);
     let is_printed = number("SIM_TRACE").is_some();
     #[cfg(any(debug_assertions, feature = "planted-bugs"))]
-    kvstore::planted::plant(sim::planted_bugs::asked_for());
+    kvstore::planted::plant(settings::bug());
+    if number("SIM_SHRINK").is_some() {
+        return shrink_one_seed(seed);
+    }
     for mode in modes() {
-        let first = runner::run(mode, seed, is_printed).unwrap_or_else(|failure| panic!("{failure}"));
-        let second = runner::run(mode, seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let case = Case { reduction: settings::reduction(), ..Case::whole(mode, seed) };
+        let faults = if case.is_whole() { Vec::new() } else { runner::faults_of(mode, seed) };
+        let run = |is_printed| {
+            runner::run_case(&case, &faults, is_printed).unwrap_or_else(|failure| panic!("{failure}"))
+        };
+        let (first, second) = (run(is_printed), run(false));
         assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} in {mode:?} is not reproducible");
+    }
+}
+
+/// Fails as the seed fails, so that nobody takes a smaller failure for a success.
+fn shrink_one_seed(seed: u64) {
+    for mode in modes() {
+        let case = Case { reduction: settings::reduction(), ..Case::whole(mode, seed) };
+        match shrinking::shrink(&case, SHRINKING_RUNS) {
+            Some(smallest) => panic!("the smallest run that was found to fail so:\n{smallest}"),
+            None => println!("seed {seed} in mode {} violates no rule: nothing to shrink", mode.name()),
+        }
     }
 }
 

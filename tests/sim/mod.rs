@@ -1,6 +1,7 @@
 //! The simulator: whole clusters with their clients in one thread, reproducible from a seed.
 
 mod byte_node;
+pub(crate) mod case;
 mod checker;
 mod clients;
 mod clock;
@@ -20,6 +21,8 @@ pub(crate) mod planted_bugs;
 mod reference;
 mod rng;
 pub(crate) mod runner;
+pub(crate) mod settings;
+pub(crate) mod shrinking;
 mod sockets;
 pub(crate) mod stats;
 mod store_model;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kvstore::kv::{Limits, Quota};
 use kvstore::raft::LogBounds;
 use kvstore::replica::{Caps, SnapshotOptions};
-use kvstore::time::Duration;
+use kvstore::time::{Duration, Instant};
 
 use super::pipe_plan::{Mode, PipePlan, for_streams};
 use super::rng::Rng;
@@ -161,6 +161,8 @@ pub(crate) struct DiskPlan {
 #[derive(Clone, Debug)]
 pub(crate) struct ClientPlan {
     pub(crate) count: usize,
+    /// So many of them ask; the others only draw what they would have asked.
+    pub(crate) asking: usize,
     pub(crate) keys: usize,
     /// Mean time between an answer and the next request.
     pub(crate) think: Duration,
@@ -173,6 +175,26 @@ pub(crate) struct ClientPlan {
     pub(crate) large_per_million: u64,
     /// So many of a million clients write under a name.
     pub(crate) named_per_million: u64,
+}
+
+/// When things go wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultPlan {
+    /// The mean time between two faults of each kind that is on.
+    pub(crate) means: BTreeMap<Fault, Duration>,
+    /// In place of faults drawn as the run goes on: some of those that an earlier run of the seed had.
+    pub(crate) fixed: Option<Vec<DueFault>>,
+}
+
+/// A fault that came due in a run, with all that makes it the same fault in another.
+#[derive(Clone, Debug)]
+pub(crate) struct DueFault {
+    /// 1, 2, 3, ... in the order in which they came due.
+    pub(crate) number: u64,
+    pub(crate) at: Instant,
+    pub(crate) fault: Fault,
+    /// The random numbers from which its details are drawn.
+    pub(crate) draws: Rng,
 }
 
 /// A node's timing.
@@ -195,8 +217,7 @@ pub(crate) struct Plan {
     pub(crate) clients: ClientPlan,
     pub(crate) caps: Caps,
     pub(crate) snapshots: SnapshotOptions,
-    /// The mean time between two faults of each kind that is on.
-    pub(crate) faults: BTreeMap<Fault, Duration>,
+    pub(crate) faults: FaultPlan,
     /// The longest downtime, pause and partition.
     pub(crate) longest_fault: Duration,
     /// Clocks run at up to so many parts in a million faster or slower.
@@ -233,7 +254,7 @@ impl Plan {
             plan.weather = for_streams(plan.weather);
         }
         if mode == Mode::Messages || plan.pipes.is_calm {
-            plan.faults.retain(|fault, _| !OF_STREAMS.contains(fault));
+            plan.faults.means.retain(|fault, _| !OF_STREAMS.contains(fault));
         }
         plan
     }
@@ -274,8 +295,10 @@ fn draw_disk(rng: &mut Rng) -> DiskPlan {
 }
 
 fn draw_clients(rng: &mut Rng) -> ClientPlan {
+    let count = rng.pick(&[2, 3, 5, 8]);
     ClientPlan {
-        count: rng.pick(&[2, 3, 5, 8]),
+        count,
+        asking: count,
         keys: rng.between(1, 6) as usize,
         think: rng.pick(&[ms(10), ms(40), ms(100)]),
         least_patience: ms(50),
@@ -322,15 +345,15 @@ fn draw_snapshots(rng: &mut Rng) -> SnapshotOptions {
     }
 }
 
-fn draw_faults(rng: &mut Rng, temper: Duration) -> BTreeMap<Fault, Duration> {
-    let mut faults: BTreeMap<Fault, Duration> =
+fn draw_faults(rng: &mut Rng, temper: Duration) -> FaultPlan {
+    let mut means: BTreeMap<Fault, Duration> =
         RARITY.into_iter().map(|(fault, rarity)| (fault, temper * rarity)).collect();
     for class in CLASSES {
         if rng.chance(200_000) {
-            faults.retain(|fault, _| !class.contains(fault));
+            means.retain(|fault, _| !class.contains(fault));
         }
     }
-    faults
+    FaultPlan { means, fixed: None }
 }
 
 /// All kinds of faults of a mode.

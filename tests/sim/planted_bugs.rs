@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kvstore::planted::{self, Bug};
 
 use super::pipe_plan::Mode;
-use super::runner;
+use super::{runner, settings};
 
 /// Seeds that are tried where the one of the table misses.
 const MORE_SEEDS: u64 = 100;
@@ -48,17 +48,10 @@ fn mode_of(bug: Bug) -> Mode {
     if planted::OF_STREAMS.contains(&bug) { Mode::Bytes } else { Mode::Messages }
 }
 
-/// The bug that `SIM_BUG` names.
-pub(crate) fn asked_for() -> Option<Bug> {
-    let name = std::env::var("SIM_BUG").ok()?;
-    let bug = planted::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
-    Some(bug.unwrap_or_else(|| panic!("SIM_BUG={name} is none of {:?}", planted::ALL)))
-}
-
 /// Runs the bugs of the table, and gives those that are not caught.
 pub(crate) fn missed() -> Vec<String> {
     let table = read_table();
-    let chosen = planted::ALL.into_iter().filter(|bug| asked_for().is_none_or(|asked| asked == *bug));
+    let chosen = planted::ALL.into_iter().filter(|bug| settings::bug().is_none_or(|asked| asked == *bug));
     let missed = Mutex::new(Vec::new());
     let try_one = |bug: Bug| match table.iter().find(|(name, _)| *name == format!("{bug:?}")) {
         None => missed.lock().unwrap().push(format!("{bug:?}: no line in {DOCUMENT}")),

@@ -6,8 +6,9 @@ use std::time::Instant as RealTime;
 
 use kvstore::time::{Duration, Instant};
 
+use super::case::Case;
 use super::pipe_plan::Mode;
-use super::plan::Plan;
+use super::plan::DueFault;
 use super::stats::Stats;
 use super::world::World;
 
@@ -15,17 +16,22 @@ use super::world::World;
 pub(crate) struct Outcome {
     pub(crate) stats: Stats,
     pub(crate) trace_hash: u64,
+    /// All that came due.
+    pub(crate) faults: Vec<DueFault>,
 }
 
 /// A rule that a run violated.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    pub(crate) mode: Mode,
-    pub(crate) seed: u64,
+    pub(crate) case: Case,
     pub(crate) event: u64,
+    pub(crate) at: Instant,
     /// The name of the rule, or where the code under test asserted.
     pub(crate) rule: String,
     pub(crate) message: String,
+    pub(crate) trace_hash: u64,
+    /// All that came due until then.
+    pub(crate) faults: Vec<DueFault>,
 }
 
 thread_local! {
@@ -35,15 +41,28 @@ thread_local! {
 }
 
 /// Runs one seed to its end.
-pub(crate) fn run(mode: Mode, seed: u64, is_printed: bool) -> Result<Outcome, Failure> {
+pub(crate) fn run(mode: Mode, seed: u64, is_printed: bool) -> Result<Outcome, Box<Failure>> {
+    run_case(&Case::whole(mode, seed), &[], is_printed)
+}
+
+/// The faults of a whole run, whatever comes of it.
+pub(crate) fn faults_of(mode: Mode, seed: u64) -> Vec<DueFault> {
+    run(mode, seed, false).map_or_else(|failure| failure.faults, |outcome| outcome.faults)
+}
+
+/// Runs a case whose whole run had these faults.
+pub(crate) fn run_case(case: &Case, faults: &[DueFault], is_printed: bool) -> Result<Outcome, Box<Failure>> {
     catch_panics_quietly();
-    let mut world = World::new(seed, Plan::draw(seed, mode), is_printed);
+    let mut world = World::new(case.seed, case.plan(faults), is_printed);
     IS_RUNNING.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| play(&mut world)));
     IS_RUNNING.set(false);
     match result {
-        Ok(()) => Ok(Outcome { stats: world.stats.clone(), trace_hash: world.trace.hash() }),
-        Err(payload) => Err(failure(mode, seed, world.trace.events, payload.as_ref())),
+        Ok(()) => {
+            let (stats, trace_hash, faults) = (world.stats, world.trace.hash(), world.trace.faults);
+            Ok(Outcome { stats, trace_hash, faults })
+        }
+        Err(payload) => Err(Box::new(failure(case, world, payload.as_ref()))),
     }
 }
 
@@ -65,7 +84,7 @@ fn play(world: &mut World) {
     }
 }
 
-fn failure(mode: Mode, seed: u64, event: u64, payload: &(dyn std::any::Any + Send)) -> Failure {
+fn failure(case: &Case, world: World, payload: &(dyn std::any::Any + Send)) -> Failure {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let message = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
     let place = PANIC.take().unwrap_or_default();
@@ -73,7 +92,9 @@ fn failure(mode: Mode, seed: u64, event: u64, payload: &(dyn std::any::Any + Sen
         Some((rule, _)) => rule.to_owned(),
         None => format!("assertion in {place}"),
     };
-    Failure { mode, seed, event, rule, message }
+    let (event, trace_hash) = (world.trace.events, world.trace.hash());
+    let (case, at, faults) = (case.clone(), world.now, world.trace.faults);
+    Failure { case, event, at, rule, message, trace_hash, faults }
 }
 
 /// Panics of runs are told by the runner, in its own words.
@@ -94,13 +115,11 @@ fn catch_panics_quietly() {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { mode, seed, event, rule, message } = self;
-        let mode = mode.name();
-        write!(
-            f,
-            "seed {seed}, mode {mode}, event {event}: violated: {rule}\n{message}\nreplay with its log: \
-             SIM_MODE={mode} SIM_SEED={seed} SIM_TRACE=1 cargo test --test simulation -- --nocapture one_seed"
-        )
+        let Failure { case, event, rule, message, .. } = self;
+        let (seed, mode) = (case.seed, case.mode.name());
+        write!(f, "seed {seed}, mode {mode}, event {event}: violated: {rule}\n{message}")?;
+        write!(f, "\nreplay with its log: {}", case.command("SIM_TRACE=1"))?;
+        write!(f, "\nshrink it: {}", case.command("SIM_SHRINK=1"))
     }
 }
 
@@ -120,7 +139,7 @@ pub(crate) fn run_many(
             Ok(outcome) => stats.add(&outcome.stats),
             Err(failure) => {
                 eprintln!("{failure}\n");
-                failures.push(failure);
+                failures.push(*failure);
             }
         }
         let runs = stats.runs + failures.len() as u64;

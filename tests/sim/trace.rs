@@ -5,12 +5,15 @@ use std::cell::RefCell;
 use kvstore::time::Instant;
 
 use super::mirror::hash_on;
+use super::plan::DueFault;
 
 /// The record of a run.
 pub(crate) struct Trace {
     hash: u64,
     is_printed: bool,
     pub(crate) events: u64,
+    /// Faults, as they came due.
+    pub(crate) faults: Vec<DueFault>,
 }
 
 thread_local! {
@@ -40,7 +43,7 @@ impl Trace {
         if is_printed && log::set_logger(&NodeLog).is_ok() {
             log::set_max_level(log::LevelFilter::Info);
         }
-        Self { hash: 0, is_printed, events: 0 }
+        Self { hash: 0, is_printed, events: 0, faults: Vec::new() }
     }
 
     /// Takes in what makes an event this one.

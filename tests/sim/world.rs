@@ -33,7 +33,7 @@ use super::node::{Connection, SimNode};
 use super::operations::Operations;
 use super::pipe_plan::Mode;
 use super::pipes::{Flight, Pipes};
-use super::plan::{Fault, Plan};
+use super::plan::{DueFault, Fault, Plan};
 use super::reference::Reference;
 use super::rng::Rng;
 use super::stats::Stats;
@@ -114,6 +114,8 @@ enum Event {
     ToClient { client: usize, life: u64, link: LinkId, what: ToClient },
     /// A fault is due.
     Fault(Fault),
+    /// A fault of an earlier run of the seed is due again.
+    FixedFault(Box<DueFault>),
     /// A machine loses power.
     PowerCut { node: usize },
     /// A machine gets power, if need be, and a process.
@@ -242,9 +244,10 @@ impl World {
             let pause = self.clients.workload.pause();
             self.wake_client(client, self.now + pause);
         }
-        for (fault, mean) in self.plan.faults.clone() {
+        for (fault, mean) in self.plan.faults.means.clone() {
             self.schedule_fault(fault, mean);
         }
+        self.schedule_fixed_faults();
     }
 
     /// Lets the world go on until a moment.
@@ -266,6 +269,7 @@ impl World {
             Event::ClientDial { client, life, link, node } => self.on_client_dial(client, life, link, node),
             Event::ToClient { client, life, link, what } => self.on_client_input(client, life, link, what),
             Event::Fault(fault) => self.on_fault(fault),
+            Event::FixedFault(due) => self.on_fixed_fault(due),
             Event::PowerCut { node } => self.end_process(node, End::PowerCut),
             Event::Start { node } => self.start(node),
             Event::Unblock(ways) if self.phase == Phase::Turmoil => self.unblock(&ways),

@@ -14,6 +14,9 @@ use crate::sim::operations::Asked;
 
 impl World {
     pub(super) fn wake_client(&mut self, client: usize, at: Instant) {
+        if client >= self.plan.clients.asking {
+            return;
+        }
         let wake_at = &mut self.clients.all[client].wake_at;
         if wake_at.is_none_or(|scheduled| at < scheduled) {
             *wake_at = Some(at);

@@ -7,25 +7,56 @@ use kvstore::wire::client::{Request, RequestBody, RoleName};
 use super::{Event, Phase, World};
 use crate::sim::disk::{self, End};
 use crate::sim::node::id_of;
-use crate::sim::plan::Fault;
+use crate::sim::plan::{DueFault, Fault};
 
 impl World {
     pub(super) fn schedule_fault(&mut self, fault: Fault, mean: Duration) {
         let at = self.now + self.streams.faults.around(mean);
-        if at < Instant::ZERO + self.plan.turmoil {
+        // Where faults are fixed this was drawn for the sake of the draws that follow.
+        if at < Instant::ZERO + self.plan.turmoil && self.plan.faults.fixed.is_none() {
             self.queue.add(at, Event::Fault(fault));
         }
+    }
+
+    /// Faults of an earlier run come at their moments again.
+    pub(super) fn schedule_fixed_faults(&mut self) {
+        let end = Instant::ZERO + self.plan.turmoil;
+        for due in self.plan.faults.fixed.iter().flatten().filter(|due| due.at < end) {
+            self.queue.add(due.at, Event::FixedFault(Box::new(due.clone())));
+        }
+    }
+
+    /// A fault draws what it drew in the earlier run, whatever became of those before it.
+    pub(super) fn on_fixed_fault(&mut self, due: Box<DueFault>) {
+        if self.phase != Phase::Turmoil {
+            return;
+        }
+        if self.must_wait(due.fault) {
+            return self.queue.add(self.now + self.plan.timing.heartbeat, Event::FixedFault(due));
+        }
+        self.streams.faults = due.draws.clone();
+        self.bring_about(due.fault, due.number);
+    }
+
+    fn must_wait(&self, fault: Fault) -> bool {
+        fault == Fault::PowerCutInSnapshot && self.writers_of_snapshots().is_empty()
     }
 
     pub(super) fn on_fault(&mut self, fault: Fault) {
         if self.phase != Phase::Turmoil {
             return;
         }
-        if fault == Fault::PowerCutInSnapshot && self.writers_of_snapshots().is_empty() {
+        if self.must_wait(fault) {
             return self.queue.add(self.now + self.plan.timing.heartbeat, Event::Fault(fault));
         }
-        self.schedule_fault(fault, self.plan.faults[&fault]);
-        self.trace.line(self.now, || format!("fault: {fault:?}"));
+        self.bring_about(fault, self.trace.faults.len() as u64 + 1);
+    }
+
+    fn bring_about(&mut self, fault: Fault, number: u64) {
+        let draws = self.streams.faults.clone();
+        self.trace.faults.push(DueFault { number, at: self.now, fault, draws });
+        self.schedule_fault(fault, self.plan.faults.means[&fault]);
+        self.trace.line(self.now, || format!("fault {number}: {fault:?}"));
         self.trace.note(self.now, &[5, fault as u64]);
         self.stats.on_fault(fault);
         let node = self.streams.faults.index(self.plan.nodes);

@@ -4,8 +4,6 @@
 //! that puts. What stands beside each figure is the least that the protocol allows: round trips,
 //! with nothing in between.
 
-use std::collections::BTreeMap;
-
 use kvstore::raft::Raft;
 use kvstore::replica::{Caps, SnapshotOptions};
 use kvstore::time::{Duration, Instant};
@@ -97,7 +95,8 @@ impl Wide {
         (plan.clients.least_patience, plan.clients.patience) = (LONGEST, LONGEST);
         (plan.clients.mix, plan.clients.named_per_million) = ([1, 0, 0, 0, 0, 0, 0, 0], 0);
         (plan.caps, plan.snapshots) = (Caps::default(), SnapshotOptions::default());
-        (plan.faults, plan.clock_error_ppm) = (BTreeMap::new(), 0);
+        plan.faults.means.clear();
+        plan.clock_error_ppm = 0;
         // Who was ended stays away.
         plan.longest_fault = Duration::from_secs(1 << 20);
         (plan.pipes.capacity, plan.pipes.fragments_per_million) = (256 << 10, 0);
