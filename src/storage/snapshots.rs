@@ -279,11 +279,12 @@ impl<D: Disk> Storage<D> {
     }
 
     /// What a snapshot of so many bytes and so many more segments will take: spares that are ready
-    /// take nothing any more.
+    /// take nothing any more, nor does what is written of the snapshot already.
     #[must_use]
     pub fn reserve_bytes(&self, snapshot_bytes: u64, segments: u64) -> u64 {
         let missing = segments.saturating_sub(self.wal.spares_ready());
-        snapshot_bytes.saturating_add(missing * self.wal.segment_bytes())
+        let written_bytes = self.draft.as_ref().map_or(0, |draft| draft.written_bytes);
+        snapshot_bytes.saturating_sub(written_bytes).saturating_add(missing * self.wal.segment_bytes())
     }
 
     fn begin_draft(&mut self, content: Content) -> Result<(), WriteError> {

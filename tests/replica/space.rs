@@ -154,3 +154,29 @@ fn deletes_lower_the_mark_at_once() {
     assert!(world.status(0).disk.reserve_bytes < full - 250_000);
     assert_eq!(world.write_at_leader(30, put(30, "more", &value)), written(false));
 }
+
+#[test]
+fn snapshot_that_is_being_written_takes_what_was_reserved_for_it() {
+    let mut world = World::founded_with(1, super::taking_snapshots::TINY);
+    world.put_numbers(1..50);
+    world.pass(150);
+    let free = world.status(0).disk.reserve_bytes + 5_000;
+    world.set_free(&[(0, free)]);
+    world.put_numbers(50..51);
+    world.ask(0, 1, RequestBody::Snapshot);
+    let (draft, mut most) = (world.directory.path().join("0/snapshot.tmp"), 0);
+    for number in 0..40 {
+        let written = std::fs::metadata(&draft).map_or(0, |file| file.len());
+        most = written.max(most);
+        world.free[0].set(free - written);
+        world.now += Duration::from_millis(150);
+        world.turn(0);
+        world.ask(0, 100 + number, put(100 + number, "key1", "value"));
+    }
+    world.pass(1);
+    assert!(most > 8_000, "{most} bytes were seen of it");
+    assert!(world.answer(1).is_some_and(|(_, answer)| matches!(answer.body, ResponseBody::SnapshotSaved(_))));
+    for number in 0..40 {
+        assert_eq!(world.answer(100 + number).unwrap().1.body, written(false), "write {number}");
+    }
+}
