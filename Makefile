@@ -2,7 +2,8 @@
 
 .PHONY: all test demo soak fuzz figures compare growth ci clean
 
-# How long `make soak` takes: three times this, for each mode of the simulator and for real processes.
+# How long `make soak` takes: three times this, for each mode of the simulator and for real processes
+# (a calm load, links reset, a follower stopped, hostile guests: docs/testing.md tells what is judged).
 SOAK_SECONDS ?= 600
 # How long `make fuzz` takes for each target.
 FUZZ_SECONDS ?= 60

@@ -10,7 +10,9 @@ use super::cluster::Cluster;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Footprint {
     /// Resident memory.
-    pub(super) resident_kib: u64,
+    resident_kib: u64,
+    /// The most that it ever was.
+    peak_kib: u64,
     /// Open descriptors.
     pub(super) descriptors: usize,
 }
@@ -20,9 +22,13 @@ impl Footprint {
     pub(super) fn of(cluster: &Cluster, node: usize) -> Result<Self> {
         let process = format!("/proc/{}", cluster.pid(node)?.as_raw_nonzero());
         let status = fs::read_to_string(format!("{process}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
-        let resident_kib = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(Self { resident_kib, descriptors: fs::read_dir(format!("{process}/fd"))?.count() })
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let line = line.with_context(|| format!("no {name} in a process' status"))?;
+            line.trim().trim_end_matches(" kB").parse().context("no number of kilobytes")
+        };
+        let descriptors = fs::read_dir(format!("{process}/fd"))?.count();
+        Ok(Self { resident_kib: kib("VmRSS:")?, peak_kib: kib("VmHWM:")?, descriptors })
     }
 
     /// Of each of so many nodes, in their order.
@@ -32,5 +38,9 @@ impl Footprint {
 
     pub(super) fn resident_mib(&self) -> u64 {
         self.resident_kib >> 10
+    }
+
+    pub(super) fn peak_mib(&self) -> u64 {
+        self.peak_kib >> 10
     }
 }
