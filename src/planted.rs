@@ -3,6 +3,9 @@
 //! A release build has none: there [`is_planted`] is a constant `false`. What `cargo test` builds
 //! asks a thread-local switch, which nothing but a test turns; so do optimised builds with the feature
 //! `planted-bugs`, for those who want to try many seeds.
+//!
+//! Where code asks for a bug, the question is one term of the condition that the bug breaks, or alone
+//! the condition of an `if` or an arm whose only work is the bug: without it the rest reads as it runs.
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident,)*) => {

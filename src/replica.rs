@@ -387,8 +387,8 @@ impl<D: Disk> Replica<D> {
         }
         self.take_read_indexes(now);
         let log = self.raft.log();
-        let is_early = is_planted(Bug::ReadNotWaiting);
-        let (applied, mut bytes) = (if is_early { log.last_index() } else { log.applied() }, 0);
+        let applied = if is_planted(Bug::ReadNotWaiting) { log.last_index() } else { log.applied() };
+        let mut bytes = 0;
         while bytes < MAX_READ_BYTES
             && let Some(read) = self.reads.next_answerable(applied)
         {

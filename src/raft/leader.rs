@@ -137,19 +137,19 @@ impl Leader {
     }
 
     fn wants_round(&self, core: &Core, now: Instant) -> bool {
-        let may_read = self.has_committed_in_term(core) || is_planted(Bug::ReadBeforeNoOp);
-        let is_read_ready = self.rounds.has_waiting() && may_read;
+        let is_read_ready = self.rounds.has_waiting() && self.may_read(core);
         is_read_ready || now >= self.heartbeat_deadline
     }
 
-    fn has_committed_in_term(&self, core: &Core) -> bool {
-        core.log.committed() >= self.no_op
+    /// Once an entry of its own is committed; until then earlier leaders may have committed more than
+    /// this one knows of (section 8).
+    fn may_read(&self, core: &Core) -> bool {
+        core.log.committed() >= self.no_op || is_planted(Bug::ReadBeforeNoOp)
     }
 
     fn begin_round(&mut self, core: &mut Core, now: Instant) {
         let committed = core.log.committed();
-        let may_read = self.has_committed_in_term(core) || is_planted(Bug::ReadBeforeNoOp);
-        let read_index = may_read.then_some(committed);
+        let read_index = self.may_read(core).then_some(committed);
         let round = self.rounds.begin(now, read_index);
         self.heartbeat_deadline = now + core.config.heartbeat;
         for (id, progress) in &mut self.progress {
@@ -289,8 +289,7 @@ impl Leader {
             return;
         }
         let Some(progress) = self.progress.get_mut(&from) else { return };
-        let is_late_taken = is_planted(Bug::LateRoundCounted);
-        let round = if is_late_taken { self.rounds.current() } else { message.round };
+        let round = if is_planted(Bug::LateRoundCounted) { self.rounds.current() } else { message.round };
         progress.acked_round = progress.acked_round.max(round);
         progress.on_heard(core.log.last_index());
         self.confirm_rounds(core);
@@ -337,9 +336,7 @@ impl Leader {
         let own =
             if is_planted(Bug::OwnEntriesCountedEarly) { core.log.last_index() } else { core.log.stable() };
         let reached = quorum::reached(matched.chain([own]).collect());
-        if reached <= core.log.committed()
-            || core.log.term_at(reached) != Some(core.term()) && !is_planted(Bug::OldTermCounted)
-        {
+        if reached <= core.log.committed() || !may_commit(core, reached) {
             return;
         }
         core.commit_to(reached);
@@ -458,6 +455,11 @@ impl Leader {
             }
         }
     }
+}
+
+/// Entries of earlier terms are committed by one of this term only (Figure 8).
+fn may_commit(core: &Core, index: LogIndex) -> bool {
+    core.log.term_at(index) == Some(core.term()) || is_planted(Bug::OldTermCounted)
 }
 
 /// Whether entries may be sent within the follower's window.

@@ -111,9 +111,10 @@ impl Log {
     /// If that entry is committed here already: then nothing needs to be replaced.
     pub fn reset(&mut self, base: Position, base_stamp: ClusterTime) {
         assert!(base.index > self.committed, "snapshot {}, {} committed", base.index, self.committed);
-        let tail = match is_planted(Bug::TailKept) {
-            true => self.entries_from(base.index.next(), usize::MAX),
-            false => Vec::new(),
+        let tail = if is_planted(Bug::TailKept) {
+            self.entries_from(base.index.next(), usize::MAX)
+        } else {
+            Vec::new()
         };
         let discarded = std::mem::take(&mut self.entries);
         let later = std::mem::replace(self, Self::recover_after(base, base_stamp, tail));
