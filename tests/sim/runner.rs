@@ -115,9 +115,12 @@ fn catch_panics_quietly() {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { case, event, rule, message, .. } = self;
+        let Failure { case, event, rule, message, trace_hash, .. } = self;
         let (seed, mode) = (case.seed, case.mode.name());
-        write!(f, "seed {seed}, mode {mode}, event {event}: violated: {rule}\n{message}")?;
+        write!(
+            f,
+            "seed {seed}, mode {mode}, event {event}, trace {trace_hash:016x}: violated: {rule}\n{message}"
+        )?;
         write!(f, "\nreplay with its log: {}", case.command("SIM_TRACE=1"))?;
         write!(f, "\nshrink it: {}", case.command("SIM_SHRINK=1"))
     }
