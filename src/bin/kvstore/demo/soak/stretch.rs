@@ -71,6 +71,8 @@ pub(super) struct Seen {
     pub(super) done: u64,
     /// Those of the light client.
     pub(super) light: Requests,
+    /// When each of those began that was answered.
+    pub(super) light_began: Vec<Instant>,
     /// Of each node, shortly before the end.
     pub(super) nodes: Vec<Footprint>,
     /// How often it happened what makes the stretch.
@@ -94,8 +96,12 @@ impl Stage<'_> {
         let endpoints: Vec<String> = (0..NODES).map(|node| self.cluster.endpoint(node)).collect();
         let host = self.cluster.client()?;
         let Self { cluster, mesh, shared, light } = self;
+        let mut light_began = Vec::new();
         let (light, happened, nodes) = thread::scope(|scope| {
-            let put = || light.put("light", VALUE);
+            let put = || {
+                let now = Instant::now();
+                light.put("light", VALUE).inspect(|_| light_began.push(now))
+            };
             let light =
                 scope.spawn(move || pace(stretch.as_str(), LIGHT_PERIOD, || Instant::now() < end, put));
             scope.spawn(|| show_progress(shared, end));
@@ -109,7 +115,7 @@ impl Stage<'_> {
         });
         let (happened, nodes) = (happened?, nodes?);
         let done = self.shared.done.load(Ordering::Relaxed) - before;
-        Ok(Seen { stretch, began, ended: Instant::now(), done, light, nodes, happened })
+        Ok(Seen { stretch, began, ended: Instant::now(), done, light, light_began, nodes, happened })
     }
 }
 
