@@ -24,13 +24,15 @@ pub(crate) struct DemoFlags {
     /// What happens to the leader in each trial.
     #[arg(long, value_enum, default_value = "kill", requires = "trials")]
     signal: Strike,
-    /// Puts so many keys of 16 bytes with values of 100 before the first trial.
+    /// Puts so many keys of 16 bytes with values of 100 before the first trial, with the `kv_client`
+    /// beside this program.
     #[arg(long, value_name = "K", default_value_t = 0, requires = "trials")]
     keys: u64,
     /// Prints each trial as one JSON object, a line each, instead of the distribution.
     #[arg(long, requires = "trials")]
     json: bool,
-    /// Loads the cluster from 64 connections for so long and judges whether it stayed calm.
+    /// Loads the cluster from 64 connections for so long, 20 seconds at least, with resets, a pause and
+    /// hostile guests beside, and judges whether it stayed calm.
     #[arg(long, value_name = "SECONDS", conflicts_with = "trials")]
     soak: Option<u64>,
     /// Stands beside a soak: naps, and reports how long the naps took.
