@@ -62,6 +62,8 @@ pub struct Dial {
     pub connection: ConnectionId,
     /// By which this node owns up to it.
     pub number: DialNumber,
+    /// The cluster was founded since it began.
+    pub is_outdated: bool,
 }
 
 /// The state of one entry.
@@ -130,6 +132,14 @@ impl Dialler {
     /// This node answered its own dial.
     pub fn on_own(&mut self) {
         self.state = State::Own;
+    }
+
+    /// The cluster is founded. Who was dialled and has not answered may have heard that there is none.
+    pub fn on_founded(&mut self) {
+        self.report = None;
+        if let Some(dial) = &mut self.dial {
+            dial.is_outdated = true;
+        }
     }
 
     /// There is a link to the node behind this entry, whoever dialled it.
@@ -218,7 +228,11 @@ mod tests {
 
     const HEARTBEAT: Duration = Duration::from_millis(30);
 
-    const DIAL: Dial = Dial { connection: ConnectionId { generation: 1, slot: 1 }, number: DialNumber(7) };
+    const DIAL: Dial = Dial {
+        connection: ConnectionId { generation: 1, slot: 1 },
+        number: DialNumber(7),
+        is_outdated: false,
+    };
 
     fn dialler() -> (Dialler, StdRng) {
         let entry = PeerEntry { node: None, address: "127.0.0.1:9002".to_owned() };

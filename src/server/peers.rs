@@ -272,7 +272,7 @@ impl Peers {
     /// The dial of an entry has begun, on this connection.
     pub fn on_dial(&mut self, entry: usize, connection: ConnectionId) {
         let number = DialNumber(self.random.random_range(1..=u64::MAX));
-        self.diallers[entry].on_dial(Dial { connection, number });
+        self.diallers[entry].on_dial(Dial { connection, number, is_outdated: false });
     }
 
     /// The dial of an entry, or its handshake, failed.
@@ -312,6 +312,9 @@ impl Peers {
         self.judge(entry, &hello)?;
         let Some(dialled) = entry else { return self.claim(now, connection, hello) };
         self.learn(dialled, &hello);
+        if self.diallers[dialled].dial.is_some_and(|dial| dial.is_outdated) {
+            self.effects.push(Effect::Hello(connection));
+        }
         self.admit(connection, Handshaken { hello, entry, since: now, told: false });
         Ok(())
     }
@@ -347,9 +350,7 @@ impl Peers {
     /// The cluster is founded, durably: from now on only its members are believed.
     pub fn set_configuration(&mut self, configuration: Configuration) {
         self.configuration = Some(configuration);
-        for dialler in &mut self.diallers {
-            dialler.report = None;
-        }
+        self.diallers.iter_mut().for_each(Dialler::on_founded);
         let connections: Vec<ConnectionId> = self.handshaken.keys().copied().collect();
         for connection in connections {
             let Some(handshaken) = self.handshaken.get(&connection) else { continue };

@@ -524,3 +524,18 @@ fn node_without_an_address_in_the_list_is_refused_with_the_cure() {
     let refusal = peers.on_hello(at(0), connection(2), None, dialling(2, hello(3, 1))).unwrap_err();
     assert!(refusal.message.contains("add it"), "{}", refusal.message);
 }
+
+#[test]
+fn node_that_was_dialled_before_the_founding_and_answers_after_it_is_told_the_cluster() {
+    let mut peers = peers(2, &[1, 3], None);
+    peers.set_configuration(cluster_of(&[1, 2, 3]));
+    peers.take_effects();
+    peers.on_hello(at(1), connection(1000), Some(0), hello(1, 1)).unwrap();
+    let effects = peers.take_effects();
+    assert!(effects.contains(&Effect::Hello(connection(1000))), "it heard of none: {effects:?}");
+    assert_eq!(peers.hello(connection(1000)).cluster, Some(ClusterId(9)));
+    // Who is dialled from now on hears of it at once.
+    peers.on_dial(1, connection(1002));
+    peers.on_hello(at(2), connection(1002), Some(1), hello(3, 1)).unwrap();
+    assert!(!peers.take_effects().contains(&Effect::Hello(connection(1002))));
+}
