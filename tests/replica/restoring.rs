@@ -2,6 +2,8 @@
 //! in anything, and in the end all have it.
 
 use kvstore::storage::{BackupError, Disk, FileDisk, read_backup, restore};
+use kvstore::wire::entry::SnapshotId;
+use kvstore::wire::peer::InstallSnapshot;
 
 use super::taking_snapshots::TINY;
 use super::*;
@@ -171,4 +173,39 @@ fn founding_of_another_is_refused_by_a_restored_node() {
     world.node(1).on_message(now, NodeId(1), Message::Found(cluster_of(3)));
     world.turn(1);
     assert!(world.node(1).configuration().is_none(), "what was restored would be lost");
+}
+
+#[test]
+fn chunk_of_a_second_snapshot_that_waited_while_its_node_joined_is_dropped() {
+    let mut world = restored(3, 1);
+    world.found_with(1);
+    let mut first = None;
+    loop {
+        world.now += Duration::from_millis(1);
+        world.tell_of_newcomers();
+        (0..3).for_each(|node| world.turn(node));
+        let chunk = world.network.queue.iter().find_map(|(_, to, message)| match message {
+            Message::InstallSnapshot(chunk) if *to == NodeId(1) => Some(chunk.clone()),
+            _ => None,
+        });
+        world.deliver_all();
+        let Some(chunk) = chunk else { continue };
+        let first = first.get_or_insert_with(|| chunk.clone());
+        if chunk.offset + chunk.chunk.len() as u64 == chunk.snapshot.bytes {
+            let later = SnapshotId { index: first.snapshot.index.plus(500), ..first.snapshot };
+            let now = world.now;
+            let other = InstallSnapshot { snapshot: later, ..first.clone() };
+            world.node(0).on_message(now, NodeId(3), Message::InstallSnapshot(other));
+            break;
+        }
+    }
+    for _ in 0..3 {
+        world.turn(0);
+    }
+    assert!(world.node(0).configuration().is_some(), "it has joined by the first");
+    let is_answer_to_second = |(_, to, message): &(usize, NodeId, Message)| {
+        matches!(message, Message::InstallSnapshotResponse(_)) && *to == NodeId(3)
+    };
+    assert!(!world.network.queue.iter().any(is_answer_to_second));
+    world.assert_all_restored();
 }
