@@ -1,6 +1,7 @@
 //! What nodes' processes take of the machine, as the system counts it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -13,8 +14,10 @@ pub(super) struct Footprint {
     resident_kib: u64,
     /// The most that it ever was.
     peak_kib: u64,
-    /// Open descriptors.
-    pub(super) descriptors: usize,
+    /// Open descriptors of sockets.
+    pub(super) sockets: usize,
+    /// All other open descriptors: segments of the log above all.
+    pub(super) files: usize,
 }
 
 impl Footprint {
@@ -27,8 +30,13 @@ impl Footprint {
             let line = line.with_context(|| format!("no {name} in a process' status"))?;
             line.trim().trim_end_matches(" kB").parse().context("no number of kilobytes")
         };
-        let descriptors = fs::read_dir(format!("{process}/fd"))?.count();
-        Ok(Self { resident_kib: kib("VmRSS:")?, peak_kib: kib("VmHWM:")?, descriptors })
+        // One that is closed while it is looked at is no longer open.
+        let open = fs::read_dir(format!("{process}/fd"))?.flatten();
+        let (sockets, files): (Vec<PathBuf>, Vec<PathBuf>) = open
+            .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+            .partition(|target| target.to_string_lossy().starts_with("socket:"));
+        let (sockets, files) = (sockets.len(), files.len());
+        Ok(Self { resident_kib: kib("VmRSS:")?, peak_kib: kib("VmHWM:")?, sockets, files })
     }
 
     /// Of each of so many nodes, in their order.

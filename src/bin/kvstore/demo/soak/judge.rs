@@ -20,8 +20,9 @@ const LIGHT_MORE_MS: f64 = 5.0;
 /// node held before them, and of its growth in the calm stretch before them: the log that is kept in memory grows
 /// until a snapshot, and is no leak.
 const KEPT_MIB: u64 = 24;
-/// Descriptors of a log and a snapshot that are open for a moment.
-const KEPT_DESCRIPTORS: usize = 4;
+/// Sockets that are open for a moment: links that are dialled, the look at a status. Files are shown and not judged,
+/// as the log opens segments of its own accord and closes them after a snapshot.
+const KEPT_SOCKETS: usize = 4;
 
 /// The elections of a stretch.
 struct Elections {
@@ -161,7 +162,7 @@ fn judge_footprints(stretches: &[Seen]) -> Result<Vec<Row>> {
     for node in 0..NODES {
         let (start, before) = (of(Stretch::Stop, node)?, of(Stretch::Before, node)?);
         let (with, after) = (of(Stretch::Guests, node)?, of(Stretch::After, node)?);
-        ensure!(with.descriptors > before.descriptors, "node {} let no guest in", node + 1);
+        ensure!(with.sockets > before.sockets, "node {} let no guest in", node + 1);
         // The load goes on meanwhile, for one and a half times as long as in the calm stretch before.
         let growth = before.resident_mib().saturating_sub(start.resident_mib()) * 3 / 2;
         let usual = before.peak_mib().max(before.resident_mib() + growth);
@@ -174,10 +175,13 @@ fn judge_footprints(stretches: &[Seen]) -> Result<Vec<Row>> {
             with.resident_mib()
         );
         rows.push(Row { note, ..Row::of(what, after.resident_mib(), usual + KEPT_MIB) });
-        let what = format!("node {}: open descriptors after the guests", node + 1);
-        let note = format!(", {} before them, {} beside them", before.descriptors, with.descriptors);
-        let at_most = before.descriptors + KEPT_DESCRIPTORS;
-        rows.push(Row { note, ..Row::of(what, after.descriptors as u64, at_most as u64) });
+        let what = format!("node {}: open sockets after the guests", node + 1);
+        let note = format!(
+            ", {} before them, {} beside them; {} files before, {} after",
+            before.sockets, with.sockets, before.files, after.files
+        );
+        let at_most = before.sockets + KEPT_SOCKETS;
+        rows.push(Row { note, ..Row::of(what, after.sockets as u64, at_most as u64) });
     }
     Ok(rows)
 }
