@@ -4,7 +4,7 @@
 //! PeerHello    cluster option u128 | node u64 | incarnation u64 | boot u64 | last index u64
 //!              | dial u64 | advertise string | met: list of (id u64, incarnation u64)
 //!              | restored option u64
-//! Inquiry      list of dial u64
+//! Inquiry      node u64 | advertise string | list of dial u64
 //! Confirmation node u64 | incarnation u64 | boot u64 | list of dial u64
 //! ClientHello  empty
 //! Welcome      cluster option u128 | node u64 | cluster time u64 | revision u64 | term u64
@@ -87,10 +87,14 @@ impl PeerHello {
     }
 }
 
-/// A node asks at another one's known address which of these dials are its own. Whoever asks, and
-/// for which cluster, does not matter: a number that nobody knows gives nothing away.
+/// A node asks at another one's known address which of these dials are its own, and were meant for
+/// the node that asks. Anybody may ask: a number that nobody knows gives nothing away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inquiry {
+    /// The node that asks.
+    pub node: NodeId,
+    /// The `HOST:PORT` at which others reach it.
+    pub advertise: String,
     /// The numbers, as somebody showed them.
     pub dials: Vec<DialNumber>,
 }
@@ -101,12 +105,18 @@ impl Inquiry {
 
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Writer) {
+        out.u64(self.node.0);
+        out.byte_string(self.advertise.as_bytes());
         encode_dials(&self.dials, out);
     }
 
     /// Takes the encoding.
     pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self { dials: decode_dials(bytes)? })
+        Ok(Self {
+            node: NodeId(bytes.u64()?),
+            advertise: bytes.string("address", MAX_ADDRESS_BYTES)?,
+            dials: decode_dials(bytes)?,
+        })
     }
 }
 
@@ -119,7 +129,8 @@ pub struct Confirmation {
     pub incarnation: Incarnation,
     /// Which boot of that directory this is.
     pub boot: BootNumber,
-    /// Those of the dials that are its own, and not ended.
+    /// Those of the dials that are its own, not ended, and not known to lead to another node than the
+    /// one that asked.
     pub dials: Vec<DialNumber>,
 }
 

@@ -208,10 +208,13 @@ fn hello_of_a_peer_before_the_founding() {
 
 #[test]
 fn inquiry_about_two_dials_and_its_answer() {
-    let inquiry = Inquiry { dials: vec![DialNumber(0xD1A1), DialNumber(0xD1A2)] };
+    let dials = vec![DialNumber(0xD1A1), DialNumber(0xD1A2)];
+    let inquiry = Inquiry { node: NodeId(3), advertise: "h:9003".to_owned(), dials };
     assert_bytes(
         &inquiry,
-        "02 00 00 00  dials: two
+        "03 00 00 00 00 00 00 00  node: 3
+         06 00 00 00 68 3A 39 30 30 33  advertise: h:9003
+         02 00 00 00  dials: two
          A1 D1 00 00 00 00 00 00  the first
          A2 D1 00 00 00 00 00 00  the second",
     );

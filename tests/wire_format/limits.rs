@@ -142,7 +142,7 @@ fn list_with_a_count_far_beyond_its_bytes_is_cut_short_and_allocates_nothing_for
     assert_count_is_not_believed(&status, 0); // bounds
     assert_count_is_not_believed(&welcome(0), 0);
     assert_count_is_not_believed(&hello(0), 9); // restored
-    assert_count_is_not_believed(&Inquiry { dials: Vec::new() }, 0);
+    assert_count_is_not_believed(&inquiry_about(0), 12);
     let before_members = [0; 16];
     let claiming = [&before_members[..], &u32::MAX.to_le_bytes()].concat();
     let read = Configuration::read(claiming.into());
@@ -195,9 +195,12 @@ fn largest_greetings_fit_into_their_frames() {
 
 #[test]
 fn inquiry_about_more_dials_than_may_be_is_refused() {
-    let about = |count: usize| Inquiry { dials: vec![DialNumber(1); count] };
-    let bytes = about(Inquiry::MAX_DIALS).encoded();
+    let bytes = inquiry_about(Inquiry::MAX_DIALS).encoded();
     assert!(bytes.len() <= wire::MAX_HELLO_BYTES as usize);
     assert!(Inquiry::read(bytes).is_ok());
-    assert!(Inquiry::read(about(Inquiry::MAX_DIALS + 1).encoded()).is_err());
+    assert!(Inquiry::read(inquiry_about(Inquiry::MAX_DIALS + 1).encoded()).is_err());
+}
+
+fn inquiry_about(dials: usize) -> Inquiry {
+    Inquiry { node: NodeId(1), advertise: String::new(), dials: vec![DialNumber(1); dials] }
 }

@@ -342,7 +342,12 @@ pub(super) fn peer_hello() -> impl Strategy<Value = PeerHello> {
 }
 
 pub(super) fn inquiry() -> impl Strategy<Value = Inquiry> {
-    vec(any::<u64>().prop_map(DialNumber), 0..5).prop_map(|dials| Inquiry { dials })
+    let dials = vec(any::<u64>().prop_map(DialNumber), 0..5);
+    (any::<u64>(), "[a-z]{0,9}", dials).prop_map(|(node, advertise, dials)| Inquiry {
+        node: NodeId(node),
+        advertise,
+        dials,
+    })
 }
 
 pub(super) fn confirmation() -> impl Strategy<Value = Confirmation> {

@@ -5,6 +5,10 @@
 //! in is asked about **there**: each dial has a random number, which its hello shows, and an
 //! [`Inquiry`] at the known address asks which of these numbers are dials of whoever answers.
 //!
+//! The inquiry says who asks, and a node owns up only to a dial that may have been meant for that
+//! one. Otherwise somebody who took a dead member's address could pass a dial to it on to another
+//! member, and stand between the two from then on.
+//!
 //! Until then the connection is a **claim**: it is not read any further and not answered, it takes
 //! no link's place, and no boot that it names is believed. A flood of claims costs an inquiry now
 //! and then, all of them in one.
@@ -64,14 +68,16 @@ impl Peers {
     pub fn inquiry(&mut self, entry: usize) -> Inquiry {
         let dials = self.claimed_at(entry);
         self.diallers[entry].inquirer.state = State::Asking(dials.clone());
-        Inquiry { dials }
+        Inquiry { node: self.identity.node, advertise: self.identity.advertise.clone(), dials }
     }
 
     /// What this node answers to anybody who asks about its dials.
     #[must_use]
     pub fn confirmation(&self, inquiry: &Inquiry) -> Confirmation {
         let is_own = |number: &&DialNumber| {
-            self.diallers.iter().any(|dialler| dialler.dial.is_some_and(|dial| dial.number == **number))
+            let is_it = |dialler: &super::Dialler| dialler.dial.is_some_and(|dial| dial.number == **number);
+            let entry = self.diallers.iter().position(is_it);
+            entry.is_some_and(|entry| self.may_lead_to(entry, inquiry.node, &inquiry.advertise))
         };
         Confirmation {
             node: self.identity.node,
@@ -193,6 +199,18 @@ impl Peers {
     fn claimed_at(&self, entry: usize) -> Vec<DialNumber> {
         let claims = self.claims.values().filter(|hello| self.may_answer(entry, hello.node));
         claims.map(|hello| hello.dial).take(Inquiry::MAX_DIALS).collect()
+    }
+
+    /// Whether a dial of this entry may lead to a node that others reach at `advertise`: not if `--peers`
+    /// gives the entry to another one or has that address elsewhere, and not if another member was
+    /// found at the entry since this node started.
+    pub(super) fn may_lead_to(&self, entry: usize, node: NodeId, advertise: &str) -> bool {
+        let dialler = &self.diallers[entry];
+        let members = self.configuration.as_ref();
+        let found = dialler.node.filter(|found| members.is_some_and(|all| all.member(*found).is_some()));
+        let is_elsewhere = dialler.entry.address != advertise
+            && self.diallers.iter().any(|other| other.entry.address == advertise);
+        dialler.entry.node.or(found).is_none_or(|known| known == node) && !is_elsewhere
     }
 
     /// Whether a node is to be asked at an entry: where it is known to be or, as long as that is not

@@ -16,7 +16,7 @@ impl Peers {
         self.belongs(hello)?;
         self.judge_memory(hello)?;
         let member = Member { id: *node, incarnation: *incarnation };
-        entry.map_or(Ok(()), |entry| self.judge_dialled(entry, member))
+        entry.map_or(Ok(()), |entry| self.judge_dialled(entry, member, &hello.advertise))
     }
 
     /// Whether a node still has all that it was seen to have.
@@ -43,7 +43,7 @@ impl Peers {
         Err(refusal(reason, message))
     }
 
-    fn judge_dialled(&self, entry: usize, member: Member) -> Result<(), Refusal> {
+    fn judge_dialled(&self, entry: usize, member: Member, advertise: &str) -> Result<(), Refusal> {
         let PeerEntry { node: expected, address } = &self.diallers[entry].entry;
         if let Some(expected) = expected.filter(|expected| *expected != member.id) {
             let message = format!("--peers says {expected}={address}, but node {} answers there", member.id);
@@ -53,16 +53,22 @@ impl Peers {
         let twin = reports.filter_map(|(_, dialler)| Some((dialler, dialler.report.as_ref()?))).find(
             |(_, report)| report.member.id == member.id && report.member.incarnation != member.incarnation,
         );
-        match twin {
-            Some((twin, _)) => {
-                let message = format!(
-                    "id {} is used at {address} and at {}: give each node its own --id",
-                    member.id, twin.entry.address
-                );
-                Err(refusal(RefusalReason::DuplicateId, message))
-            }
-            None => Ok(()),
+        if let Some((twin, _)) = twin {
+            let message = format!(
+                "id {} is used at {address} and at {}: give each node its own --id",
+                member.id, twin.entry.address
+            );
+            return Err(refusal(RefusalReason::DuplicateId, message));
         }
+        if !self.may_lead_to(entry, member.id, advertise) {
+            let message = format!(
+                "node {} answers at {address}, but is known to be elsewhere, or another member to be there: \
+                 if addresses have changed, correct --peers and start this node again",
+                member.id
+            );
+            return Err(refusal(RefusalReason::NotConfirmed, message));
+        }
+        Ok(())
     }
 
     /// Whether a node's cluster, id and incarnation fit ours.

@@ -511,10 +511,42 @@ fn node_owns_up_to_its_living_dials_only() {
     let mut peers = founded(2);
     let number = peers.hello(connection(1000)).dial;
     assert_eq!(peers.hello(connection(1)).dial, DialNumber::NONE, "not dialled by us");
-    let inquiry = crate::wire::hello::Inquiry { dials: vec![DialNumber(1), number] };
+    let inquiry = inquiry_of(1, "node-1:1", &[DialNumber(1), number]);
     assert_eq!(peers.confirmation(&inquiry).dials, [number]);
     peers.on_dial_failed(at(1), 0, Failure::Other);
     assert_eq!(peers.confirmation(&inquiry).dials, []);
+}
+
+fn inquiry_of(node: u64, advertise: &str, dials: &[DialNumber]) -> crate::wire::hello::Inquiry {
+    let advertise = advertise.to_owned();
+    crate::wire::hello::Inquiry { node: NodeId(node), advertise, dials: dials.to_vec() }
+}
+
+#[test]
+fn dial_passed_on_to_another_member_than_the_one_known_there_is_not_owned_up_to() {
+    // Node 1 was met at entry 0; then somebody else has its address, and shows the redial to node 3.
+    let mut peers = founded(2);
+    peers.on_hello(at(0), connection(1000), Some(0), hello(1, 1)).unwrap();
+    peers.on_closed(at(1), connection(1000));
+    peers.on_dial(0, connection(1002));
+    let number = peers.hello(connection(1002)).dial;
+    assert_eq!(peers.confirmation(&inquiry_of(3, "else:3", &[number])).dials, []);
+    assert_eq!(peers.confirmation(&inquiry_of(1, "else:1", &[number])).dials, [number]);
+    // And whoever answers there with node 3's words is not believed.
+    let answer = peers.on_hello(at(2), connection(1002), Some(0), hello(3, 1));
+    assert_eq!(reason(answer), RefusalReason::NotConfirmed);
+}
+
+#[test]
+fn dial_passed_on_to_a_member_whose_address_is_another_entry_is_not_owned_up_to() {
+    // This node has just started and has met nobody yet.
+    let peers = founded(2);
+    let (to_first, third) = (peers.hello(connection(1000)).dial, peers.address(1).to_owned());
+    assert_eq!(peers.confirmation(&inquiry_of(3, &third, &[to_first])).dials, []);
+    let to_third = peers.hello(connection(1001)).dial;
+    assert_eq!(peers.confirmation(&inquiry_of(3, &third, &[to_third])).dials, [to_third]);
+    // Behind proxies no entry has the address that node 3 has itself: nothing speaks against it.
+    assert_eq!(peers.confirmation(&inquiry_of(3, "else:3", &[to_first])).dials, [to_first]);
 }
 
 #[test]

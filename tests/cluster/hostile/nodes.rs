@@ -144,7 +144,9 @@ fn messages_without_an_introduction_are_refused() -> Result<()> {
 /// A node tells everybody who asks who it is: enough to introduce oneself as that node, word for word.
 fn identity(cluster: &Cluster, node: usize) -> Result<Confirmation> {
     let mut raw = Raw::connect(cluster.port(node))?;
-    raw.send(&frame(FrameKind::Inquiry, |out| Inquiry { dials: vec![DialNumber(1)] }.encode(out)))?;
+    raw.send(&frame(FrameKind::Inquiry, |out| {
+        Inquiry { node: NodeId(9), advertise: String::new(), dials: vec![DialNumber(1)] }.encode(out)
+    }))?;
     let answer = raw.next()?.filter(|frame| frame.kind == FrameKind::Confirmation);
     let answer = answer.context("no answer to an inquiry")?;
     let confirmation = Confirmation::decode(&mut Reader::new(answer.payload))?;
