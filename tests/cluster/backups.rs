@@ -118,6 +118,10 @@ fn backup_on_a_file_that_exists_is_refused_without_force() -> Result<()> {
     ensure!(fs::read(&file)? == b"precious");
     ensure!(inspect(&file, &[])?.status == 1, "that is no backup");
     ensure!(backup(&cluster, 0, &file, &["--force"])?.status == 0);
+    let directory = tempfile::tempdir()?;
+    let refused = backup(&cluster, 0, directory.path(), &["--force"])?;
+    ensure!(refused.status == 2 && refused.stderr.contains("no ordinary file"), "{refused:?}");
+    ensure!(directory.path().is_dir());
     ensure!(inspect(&file, &[])?.status == 0);
     let nowhere = backup(&cluster, 0, &cluster.directory().join("no/where"), &[])?;
     ensure!(nowhere.status == 2 && nowhere.stderr.contains("name a file in a directory"), "{nowhere:?}");

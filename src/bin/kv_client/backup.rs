@@ -1,5 +1,6 @@
 //! `kv_client backup`: fetches a snapshot, chunk by chunk, into a file.
 
+use std::io;
 use std::path::Path;
 
 use kvstore::client::{BackupChunk, Client, Reply};
@@ -82,6 +83,10 @@ fn place_of(path: &Path) -> Result<(FileDisk, String), Failure> {
         let path = path.display();
         Failure::Place(format!("cannot store a backup as {path}: {cause}: name a file in a directory"))
     };
+    // A device or a directory is nothing to replace, whoever may.
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(unusable(io::Error::other("what has that name is no ordinary file")));
+    }
     FileDisk::of_file(path).map_err(unusable)
 }
 
