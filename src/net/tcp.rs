@@ -142,6 +142,13 @@ mod tests {
         ports.find(|address| StdListener::bind(address).is_ok()).expect("a free port")
     }
 
+    /// A socket that listens to nobody, and whose address no other test can take meanwhile.
+    fn bound() -> (socket2::Socket, SocketAddr) {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let address = (0..20).map(|_| free_address()).find(|address| socket.bind(&(*address).into()).is_ok());
+        (socket, address.expect("a free port"))
+    }
+
     /// A listener with its poll, and the connections that events are for.
     struct Loop {
         poll: Poll,
@@ -251,8 +258,8 @@ mod tests {
     #[test]
     fn dial_to_a_port_where_nobody_listens_is_refused() {
         let mut this = Loop::new();
-        let nobody = free_address();
-        let cause = this.dial(nobody).unwrap_err();
+        let (_nobody, address) = bound();
+        let cause = this.dial(address).unwrap_err();
         let CloseCause::Io(error) = cause else { panic!("{cause}") };
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     }
@@ -286,9 +293,7 @@ mod tests {
 
     #[test]
     fn socket_that_dialled_its_own_port_notices() {
-        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let address = free_address();
-        socket.bind(&address.into()).unwrap();
+        let (socket, address) = bound();
         socket.connect(&address.into()).unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut socket = TcpSocket { stream: TcpStream::from_std(socket.into()) };
