@@ -71,7 +71,11 @@ fn main() -> Result<()> {
     ensure!(seconds > 0 && rounds > 0, "--seconds and --rounds must be 1 or more");
     let time = Duration::from_secs(seconds);
     print_conditions(seconds, rounds);
-    let present: Vec<System> = SYSTEMS.into_iter().filter(|system| system.version().is_some()).collect();
+    // The quick pass of the gate judges our own program alone: others' may be absent, or old, or slow.
+    let is_gate = words.iter().any(|word| word == "--test");
+    let is_asked = |system: &System| matches!(system, System::Ours) || !is_gate;
+    let present = SYSTEMS.into_iter().filter(|system| is_asked(system) && system.version().is_some());
+    let present: Vec<System> = present.collect();
     // Beside the work that it is compared with, which is the first.
     let floor = floor_us(time)?;
     let mut table = Vec::new();

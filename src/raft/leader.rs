@@ -353,7 +353,10 @@ impl Leader {
         }
     }
 
-    pub(super) fn on_link_up(&mut self, peer: NodeId) {
+    /// A round begins at once: over links that flap, the next heartbeat due may find none again, and
+    /// a leader that is followed would give way for want of answers.
+    pub(super) fn on_link_up(&mut self, now: Instant, peer: NodeId) {
+        self.heartbeat_deadline = self.heartbeat_deadline.min(now);
         if let Some(progress) = self.progress.get_mut(&peer) {
             progress.probe(false);
         }

@@ -98,7 +98,8 @@ fn nodes_killed_under_load_in_any_order_come_back_and_are_never_taken_for_copies
     (0..3).try_for_each(|node| kill(&mut cluster, node))?;
     (0..3).try_for_each(|node| cluster.start(node))?;
     cluster.wait_until_whole()?;
-    let refused = cluster.lines_since(since, |line| line.contains("refuse"));
+    let is_refusal = |line: &str| line.contains("refused a connection") || line.contains("refuses this node");
+    let refused = cluster.lines_since(since, is_refusal);
     ensure!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
