@@ -23,6 +23,7 @@ pub(super) fn stand_by() -> Result<()> {
         let (begin, mut longest) = (Instant::now(), Duration::ZERO);
         while begin.elapsed() < PERIOD {
             let before = Instant::now();
+            // The sleep is what is measured: how much longer than asked the machine makes it.
             thread::sleep(NAP);
             longest = longest.max(before.elapsed());
         }

@@ -83,6 +83,7 @@ fn come_and_go(endpoints: &[String], pause: Duration, act: Act, end: Instant) ->
         // A node that has closed already takes nothing more, which is as good.
         let _ = act(stream);
         came += 1;
+        // Guests come at this pace; nothing is waited for.
         thread::sleep(pause);
     }
     Ok(came)
@@ -113,6 +114,7 @@ fn squat(endpoints: &[String], kind: &Squatters, end: Instant) -> io::Result<u64
                 *stream = enter(place)?;
             }
         }
+        // A slow sender is slow on purpose: one byte in each turn.
         thread::sleep(TURN);
     }
     drop(streams);

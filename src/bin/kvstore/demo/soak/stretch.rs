@@ -108,6 +108,7 @@ impl Stage<'_> {
             let is_visited = stretch == Stretch::Guests;
             let guests = is_visited.then(|| scope.spawn(|| guests::visit(&endpoints, host, end)));
             let happened = disturb(stretch, cluster, mesh, end);
+            // A stretch lasts as long as it was given; its end is looked at a moment before.
             thread::sleep(end.saturating_duration_since(Instant::now() + LAST_LOOK));
             let nodes = Footprint::of_each(cluster, NODES);
             let happened = guests.map_or(happened, |guests| guests.join().expect("guests do not panic"));
