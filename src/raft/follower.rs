@@ -128,9 +128,12 @@ impl Follower {
         }
     }
 
-    pub(super) fn on_link_up(&mut self, peer: NodeId) {
+    /// Who has just introduced itself is alive. Its words may have been lost with a link that this
+    /// one replaces; a leader speaks anew at once.
+    pub(super) fn on_link_up(&mut self, now: Instant, peer: NodeId, config: &Config) {
         if self.leader == Some(peer) {
             self.undecided_until = None;
+            self.on_unread(now, peer, config);
         }
     }
 

@@ -19,7 +19,7 @@ impl Raft {
         self.core.links.insert(peer);
         match &mut self.role {
             Role::Follower(follower) => {
-                follower.on_link_up(peer);
+                follower.on_link_up(now, peer, &self.core.config);
                 self.answer_held(now);
             }
             Role::Candidate(_) => {}
