@@ -8,6 +8,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
+use kvstore::wire::client::RoleName;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -95,6 +96,16 @@ fn log_with_any_damage_is_a_prefix_or_refused() {
 #[test]
 fn core_told_anything_keeps_its_invariants() {
     try_target("raft_step", bodies::raft_step, MADE_INPUTS);
+}
+
+#[test]
+fn core_told_kept_inputs_takes_every_role() {
+    let corpus = corpus("raft_step");
+    let roles: Vec<RoleName> =
+        corpus.iter().flat_map(|input| bodies::raft_step::roles_taken(input)).collect();
+    for role in [RoleName::Follower, RoleName::PreCandidate, RoleName::Candidate, RoleName::Leader] {
+        assert!(roles.contains(&role), "no kept input makes the core a {role:?}");
+    }
 }
 
 #[test]

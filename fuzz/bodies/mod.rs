@@ -10,7 +10,7 @@ mod log_scanner;
 #[path = "../../tests/wal_recovery/memory.rs"]
 mod memory;
 mod messages;
-mod raft_step;
+pub(crate) mod raft_step;
 mod snapshot_reader;
 mod source;
 mod timer_wheel;

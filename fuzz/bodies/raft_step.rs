@@ -7,6 +7,7 @@ use kvstore::raft::{Config, LogBounds, Raft};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
 use kvstore::wire::Writer;
+use kvstore::wire::client::RoleName;
 use kvstore::wire::entry::{Configuration, Entry, HardState, Member, Payload, SnapshotId};
 use kvstore::wire::peer::{
     AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
@@ -21,6 +22,12 @@ const OWN: NodeId = NodeId(1);
 const MAX_ASKED: usize = 16;
 
 pub(crate) fn raft_step(data: &[u8]) {
+    roles_taken(data);
+}
+
+/// In which roles the core was: a test may ask whether it came to all.
+pub(crate) fn roles_taken(data: &[u8]) -> Vec<RoleName> {
+    let mut roles = Vec::new();
     let mut source = Source::new(data);
     let members = (1..=5).map(|id| Member { id: NodeId(id), incarnation: Incarnation(id) }).collect();
     let configuration = Configuration::new(ClusterId(7), members).expect("distinct members");
@@ -35,7 +42,11 @@ pub(crate) fn raft_step(data: &[u8]) {
         act(&mut raft, now, &mut source, &mut asked);
         check(&raft);
         check_step(&before, &View::of(&raft));
+        if !roles.contains(&raft.role_name()) {
+            roles.push(raft.role_name());
+        }
     }
+    roles
 }
 
 fn act(raft: &mut Raft, now: Instant, source: &mut Source<'_>, asked: &mut Vec<(NodeId, Message)>) {
@@ -106,6 +117,11 @@ fn fair_answer(question: &Message) -> Option<Message> {
             let result = AppendResult::Match { match_index };
             Message::AppendEntriesResponse(AppendEntriesResponse { term: m.term, result })
         }
+        Message::ReadIndex(m) => Message::ReadIndexResponse(ReadIndexResponse {
+            term: m.term,
+            request: m.request,
+            read_index: Some(LogIndex(1)),
+        }),
         _ => return None,
     })
 }

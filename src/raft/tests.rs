@@ -4,7 +4,7 @@
 //! did, as a referee would report it: see `script.rs` for the commands. After an intended change,
 //! `UPDATE_GOLDEN=1 cargo test --lib raft::tests` rewrites the reports; commit only differences that
 //! you understand. Around every call into a core, `invariants::check_step` and the cluster-wide
-//! properties of `checks.rs` must hold. `random.rs` and `hostile.rs` say how a failure is replayed.
+//! properties of `checks.rs` must hold. `random.rs` says how a failure is replayed.
 //!
 //! # Where each rule is tested
 //!
@@ -75,9 +75,9 @@
 //! (`found_*`), clusters of one and two (`alone_*`, `pair_*`), what hostile peers say (`hostile_*`).
 
 mod checks;
+mod clocks;
 mod cluster;
 mod forge;
-mod hostile;
 mod random;
 mod report;
 mod script;

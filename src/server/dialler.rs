@@ -21,14 +21,18 @@ use crate::wire::hello::DialNumber;
 
 /// How long a connect may take. The system itself would try for minutes.
 pub const DIAL_TIMEOUT: Duration = Duration::from_millis(300);
-/// The first pause; each is twice the one before.
-pub const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause. Longer ones would show in the time of a fail-over.
 pub const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// Undecided redials that are repeated without any pause.
 const AT_ONCE: u32 = 5;
 /// The pause of undecided redials after those.
 const UNDECIDED_PAUSE: Duration = Duration::from_millis(5);
+
+/// The first pause; each is twice the one before. It goes with the heartbeat, so that a link that
+/// breaks is back long before an election timeout, however short that is.
+pub fn min_pause(heartbeat: Duration) -> Duration {
+    heartbeat / 3
+}
 
 /// How a dial failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +191,7 @@ impl Dialler {
             Failure::Refused => self.undecided = None,
             Failure::Refusal | Failure::Other => {}
         }
-        self.next_pause(jitter)
+        self.next_pause(heartbeat, jitter)
     }
 
     /// The handshake succeeded: the next loss begins anew.
@@ -199,10 +203,11 @@ impl Dialler {
     }
 
     /// The pause before the next dial: growing, with jitter.
-    pub fn next_pause(&mut self, jitter: &mut StdRng) -> Duration {
-        let longest = MIN_PAUSE.saturating_mul(1 << self.failures.min(8)).min(MAX_PAUSE);
+    pub fn next_pause(&mut self, heartbeat: Duration, jitter: &mut StdRng) -> Duration {
+        let first = min_pause(heartbeat);
+        let longest = first.saturating_mul(1 << self.failures.min(8)).min(MAX_PAUSE.max(first));
         self.failures = self.failures.saturating_add(1);
-        let nanos = u64::try_from(longest.as_nanos()).expect("a quarter of a second fits");
+        let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(jitter.random_range(nanos / 2..=nanos))
     }
 
@@ -227,6 +232,7 @@ mod tests {
     use super::*;
 
     const HEARTBEAT: Duration = Duration::from_millis(30);
+    const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
     const DIAL: Dial = Dial {
         connection: ConnectionId { generation: 1, slot: 1 },
@@ -249,7 +255,7 @@ mod tests {
     #[test]
     fn entry_that_never_answers_is_dialled_with_growing_pauses_up_to_the_longest() {
         let (mut dialler, mut jitter) = dialler();
-        let mut longest = MIN_PAUSE;
+        let mut longest = FIRST_PAUSE;
         for _ in 0..20 {
             dialler.on_dial(DIAL);
             let pause = dialler.on_failure(Instant::ZERO, Failure::Refused, HEARTBEAT, &mut jitter);
@@ -269,7 +275,7 @@ mod tests {
     fn link_lost_again_and_again_before_it_settled_is_redialled_with_pauses() {
         let (mut dialler, mut jitter) = linked();
         assert!(dialler.on_link_lost(false), "the first time at once");
-        dialler.next_pause(&mut jitter);
+        dialler.next_pause(HEARTBEAT, &mut jitter);
         dialler.on_dial(DIAL);
         dialler.on_handshake(NodeId(2));
         assert!(!dialler.on_link_lost(false));
@@ -290,7 +296,7 @@ mod tests {
         }
         assert_eq!(pauses[..5], [Duration::ZERO; 5]);
         assert_eq!(pauses[5..11], [UNDECIDED_PAUSE; 6]);
-        assert!(pauses[11] >= MIN_PAUSE / 2 && pauses[12] >= MIN_PAUSE);
+        assert!(pauses[11] >= FIRST_PAUSE / 2 && pauses[12] >= FIRST_PAUSE);
     }
 
     #[test]
@@ -298,7 +304,7 @@ mod tests {
         let (mut dialler, mut jitter) = dialler();
         dialler.on_dial(DIAL);
         let pause = dialler.on_failure(Instant::ZERO, Failure::ClosedEarly, HEARTBEAT, &mut jitter);
-        assert!(pause >= MIN_PAUSE / 2);
+        assert!(pause >= FIRST_PAUSE / 2);
     }
 
     #[test]

@@ -274,10 +274,16 @@ impl<S: Socket> MessageBus<S> {
         self.queues.clients.len()
     }
 
+    /// The link to a member.
+    #[must_use]
+    pub fn link(&self, node: NodeId) -> Option<ConnectionId> {
+        self.peers.link(node)
+    }
+
     /// Whether the link to a member has input that was not read yet.
     #[must_use]
     pub fn has_unread(&self, node: NodeId) -> bool {
-        let link = self.peers.link(node).and_then(|id| self.connections.get(id));
+        let link = self.link(node).and_then(|id| self.connections.get(id));
         link.is_some_and(|(connection, _)| connection.has_input())
     }
 

@@ -34,7 +34,7 @@ pub use self::claims::Inquirer;
 use self::judge::{cluster_conflict, refusal};
 use self::meet::Meeting;
 use super::config::PeerEntry;
-use super::dialler::{Dial, Dialler, Failure, MIN_PAUSE};
+use super::dialler::{self, Dial, Dialler, Failure};
 use super::founding::{Verdict, Waiting};
 use crate::net::ConnectionId;
 use crate::planted::{Bug, is_planted};
@@ -45,9 +45,6 @@ use crate::wire::hello::{DialNumber, PeerHello, Refusal, RefusalReason};
 
 /// Two dials that cross each other end, one way or the other, within this time.
 const RACE: Duration = Duration::from_secs(3);
-/// A link that lived for less is redialled with a pause, lest two nodes that disagree about it
-/// do nothing else.
-const SETTLED: Duration = MIN_PAUSE;
 
 /// What this node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,15 +328,17 @@ impl Peers {
         self.links.remove(&node);
         self.suspects.insert(node, handshaken.hello.boot);
         self.effects.push(Effect::Down(node));
-        let settled = now.since(handshaken.since) >= SETTLED;
+        // A link that lived for less is redialled with a pause, lest two nodes that disagree about it do
+        // nothing else.
+        let settled = now.since(handshaken.since) >= dialler::min_pause(self.heartbeat);
         for (index, dialler) in self.diallers.iter_mut().enumerate() {
             if dialler.node == Some(node) {
                 if dialler.on_link_lost(settled) {
                     // A second loss soon after this one shall not be redialled at once again.
-                    dialler.next_pause(&mut self.random);
+                    dialler.next_pause(self.heartbeat, &mut self.random);
                     self.effects.push(Effect::Dial(index));
                 } else if dialler.is_waiting() {
-                    let pause = dialler.next_pause(&mut self.random);
+                    let pause = dialler.next_pause(self.heartbeat, &mut self.random);
                     self.effects.push(Effect::DialAfter(index, pause));
                 }
             }

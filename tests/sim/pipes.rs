@@ -113,8 +113,6 @@ pub(super) struct End {
     has_edge: bool,
     pub(super) is_gone: bool,
     pub(super) is_reset: bool,
-    /// The other end has read something that this one said as a leader.
-    has_led: bool,
     watch: Watch,
 }
 
@@ -342,15 +340,7 @@ impl Pipe {
 
 impl End {
     fn new(site: usize, id: Option<ConnectionId>) -> Self {
-        Self {
-            site,
-            id,
-            has_edge: false,
-            is_gone: false,
-            is_reset: false,
-            has_led: false,
-            watch: Watch::new(),
-        }
+        Self { site, id, has_edge: false, is_gone: false, is_reset: false, watch: Watch::new() }
     }
 }
 

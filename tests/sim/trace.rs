@@ -41,7 +41,7 @@ impl log::Log for NodeLog {
 impl Trace {
     pub(crate) fn new(is_printed: bool) -> Self {
         if is_printed && log::set_logger(&NodeLog).is_ok() {
-            log::set_max_level(log::LevelFilter::Info);
+            log::set_max_level(log::LevelFilter::Debug);
         }
         Self { hash: 0, is_printed, events: 0, faults: Vec::new() }
     }

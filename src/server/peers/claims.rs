@@ -16,7 +16,7 @@
 use super::judge::refusal;
 use super::{Effect, Handshaken, Peers, member_of};
 use crate::net::ConnectionId;
-use crate::server::dialler::{MAX_PAUSE, MIN_PAUSE};
+use crate::server::dialler::min_pause;
 use crate::time::{Duration, Instant};
 use crate::types::NodeId;
 use crate::wire::hello::{Confirmation, DialNumber, Inquiry, PeerHello, Refusal, RefusalReason};
@@ -31,23 +31,17 @@ enum State {
     Asking(Vec<DialNumber>),
 }
 
-/// The inquiries at one entry: one at a time, and with pauses that grow while none confirms anything.
-#[derive(Debug)]
+/// The inquiries at one entry: one at a time, and a few in each heartbeat at most. More patience with
+/// strangers would delay the node that they give themselves out for.
+#[derive(Debug, Default)]
 pub struct Inquirer {
     state: State,
     not_before: Instant,
-    in_vain: u32,
-}
-
-impl Default for Inquirer {
-    fn default() -> Self {
-        Self { state: State::Idle, not_before: Instant::ZERO, in_vain: 0 }
-    }
 }
 
 impl Inquirer {
     /// An inquiry is wanted: begins it, or says how long it must wait. Nothing if one is on its way.
-    fn begin(&mut self, now: Instant) -> Option<Duration> {
+    fn begin(&mut self, now: Instant, heartbeat: Duration) -> Option<Duration> {
         if !matches!(self.state, State::Idle) {
             return None;
         }
@@ -55,9 +49,7 @@ impl Inquirer {
             self.state = State::Waiting;
             return Some(self.not_before.since(now));
         }
-        let pause = MIN_PAUSE.saturating_mul(1 << self.in_vain.min(8)).min(MAX_PAUSE);
-        self.in_vain = self.in_vain.saturating_add(1);
-        self.not_before = now + pause;
+        self.not_before = now + min_pause(heartbeat);
         self.state = State::Asking(Vec::new());
         Some(Duration::ZERO)
     }
@@ -119,7 +111,6 @@ impl Peers {
         for connection in answered {
             let hello = self.claims.remove(&connection).expect("listed");
             let result = if hello.boot == answer.boot && answer.dials.contains(&hello.dial) {
-                self.diallers[entry].inquirer.in_vain = 0;
                 self.effects.push(Effect::Admit(connection));
                 self.on_confirmed(now, connection, hello)
             } else {
@@ -188,7 +179,7 @@ impl Peers {
         if self.claimed_at(entry).is_empty() {
             return;
         }
-        match self.diallers[entry].inquirer.begin(now) {
+        match self.diallers[entry].inquirer.begin(now, self.heartbeat) {
             Some(Duration::ZERO) => self.effects.push(Effect::Inquire(entry)),
             Some(pause) => self.effects.push(Effect::InquireAfter(entry, pause)),
             None => {}

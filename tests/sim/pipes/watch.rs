@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use kvstore::net::ConnectionId;
 use kvstore::types::{BootNumber, Term};
 use kvstore::wire::Reader;
 use kvstore::wire::frame::{Decoder, Frame, FrameKind};
@@ -42,28 +43,24 @@ pub(crate) struct Left {
 }
 
 impl Pipes {
-    /// The terms in which leaders speak in what this site's process could read now: whole messages,
-    /// on connections that it has read messages of before.
-    pub(crate) fn unread_leaders(&self, site: usize) -> Vec<(usize, Term)> {
-        let mut unread = Vec::new();
-        for pipe in self.state().pipes.values_mut() {
-            for side in 0..2 {
-                let from = pipe.ends[1 - side].site;
-                let flow = &pipe.flows[1 - side];
-                if pipe.ends[side].site != site || pipe.ends[side].is_gone {
-                    continue;
-                }
-                let said = &mut pipe.ends[1 - side].watch.as_leader;
-                let before = said.len();
-                said.retain(|(end, _)| *end > flow.read);
-                pipe.ends[1 - side].has_led |= said.len() < before;
-                let arrived = said.iter().filter(|(end, _)| *end <= flow.arrived);
-                if pipe.ends[1 - side].has_led {
-                    unread.extend(arrived.map(|(_, term)| (from, *term)));
-                }
-            }
-        }
-        unread
+    /// The terms in which a leader speaks in what this site's process could read now of its link to
+    /// it: whole messages. What waits in a connection that the process has given up for another is
+    /// nobody's any more.
+    pub(crate) fn unread_of_leader(&self, site: usize, link: ConnectionId) -> Vec<Term> {
+        let mut state = self.state();
+        let is_link = |pipe: &Pipe, side: usize| {
+            let end = &pipe.ends[side];
+            end.site == site && end.id == Some(link) && !end.is_gone
+        };
+        let mut ends = state.pipes.values_mut().flat_map(|pipe| {
+            let side = (0..2).find(|side| is_link(pipe, *side));
+            side.map(|side| (pipe, side))
+        });
+        let Some((pipe, side)) = ends.next() else { return Vec::new() };
+        let flow = &pipe.flows[1 - side];
+        let said = &mut pipe.ends[1 - side].watch.as_leader;
+        said.retain(|(end, _)| *end > flow.read);
+        said.iter().filter(|(end, _)| *end <= flow.arrived).map(|(_, term)| *term).collect()
     }
 }
 

@@ -6,14 +6,14 @@ use kvstore::wire::peer::Message;
 
 use super::World;
 use crate::sim::checker::violated;
-use crate::sim::node::{TurnEffects, id_of, index_of};
+use crate::sim::node::{Engine, TurnEffects, id_of, index_of};
 
 /// What a node thinks of its leader before a turn, and what it could read of it.
 pub(super) struct Before {
     term: Term,
     leader: Option<NodeId>,
-    /// Who speaks as a leader in what waits to be read.
-    unread: Vec<(usize, Term)>,
+    /// In which terms that one speaks as a leader in what waits to be read.
+    unread: Vec<Term>,
 }
 
 impl World {
@@ -24,7 +24,13 @@ impl World {
     pub(super) fn before_turn(&self, node: usize) -> Before {
         let raft = self.raft(node);
         let leader = raft.leader().filter(|leader| *leader != id_of(node));
-        Before { term: raft.term(), leader, unread: self.network.pipes.unread_leaders(node) }
+        let engine = &self.nodes[node].process.as_ref().expect("it runs").engine;
+        let link = match (engine, leader) {
+            (Engine::Bytes(bytes), Some(leader)) => bytes.node.bus().link(leader),
+            _ => None,
+        };
+        let unread = link.map(|link| self.network.pipes.unread_of_leader(node, link)).unwrap_or_default();
+        Before { term: raft.term(), leader, unread }
     }
 
     /// Compares what a node thinks of its leader after a turn.
@@ -42,7 +48,7 @@ impl World {
             violated!("who is held for dead is dead", "node {} forgets node {} of {term}", node + 1, old + 1);
         }
         let asks = effects.sends.iter().any(|sent| matches!(sent.what.1, Message::PreVote(_)));
-        if lives && asks && before.unread.contains(&(old, term)) {
+        if lives && asks && before.unread.contains(&term) {
             violated!("who is heard is not deposed", "node {} did not read node {}", node + 1, old + 1);
         }
     }
