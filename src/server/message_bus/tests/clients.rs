@@ -1,0 +1,318 @@
+//! Clients: welcomed, served, refused, and bounded.
+
+use super::*;
+
+#[test]
+fn client_is_welcomed_asks_and_is_answered() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    client.send_get(5);
+    world.settle();
+    let inbound = world.inbound(1);
+    assert!(matches!(&inbound[..], [Inbound::Request(from, request)] if *from == name && request.id == 5));
+    world.node(1).bus.reply(name, &response(5, 3));
+    world.node(1).bus.flush();
+    assert_eq!(client.receive()[0].kind, FrameKind::Response);
+    drop(client);
+    world.settle();
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+    world.node(1).bus.reply(name, &response(6, 3));
+    assert_eq!(world.node(1).bus.connections.len(), 0);
+}
+
+#[test]
+fn large_request_right_behind_the_introduction_is_taken() {
+    let mut world = World::founded(1);
+    let mut client = world.client(1);
+    let mut out = Writer::new();
+    frame::encode(FrameKind::ClientHello, &mut out, |_| {});
+    let body = RequestBody::Get { key: Bytes::from(vec![7; 4096]), stale: true };
+    let request = Request { id: 1, time_left_ms: 0, silent_leader: None, body };
+    frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+    client.send_bytes(&out.into_bytes());
+    world.settle();
+    assert!(matches!(world.inbound(1)[..], [Inbound::ClientHello(_), Inbound::Request(..)]));
+}
+
+#[test]
+fn request_that_makes_no_sense_is_answered_and_the_connection_lives_on() {
+    let mut world = World::founded(1);
+    let (mut client, _) = world.welcomed(1);
+    client.send(FrameKind::Request, |out| {
+        out.u64(7);
+        out.put(b"nonsense");
+    });
+    let body = RequestBody::Get { key: Bytes::from(vec![7; 4097]), stale: true };
+    let request = Request { id: 8, time_left_ms: 0, silent_leader: None, body };
+    client.send(FrameKind::Request, |out| request.encode(out));
+    client.send_get(9);
+    world.settle();
+    let answers: Vec<Response> =
+        client.receive().into_iter().map(|frame| Response::decode(frame.payload).unwrap()).collect();
+    assert_eq!((answers[0].id, answers[1].id), (7, 8));
+    assert!(matches!(answers[0].body, ResponseBody::Refused(Refused::Malformed(_))));
+    assert!(matches!(answers[1].body, ResponseBody::Refused(Refused::TooLarge(_))));
+    assert!(matches!(&world.inbound(1)[..], [Inbound::Request(_, request)] if request.id == 9));
+}
+
+#[test]
+fn frame_beyond_the_limit_is_refused_with_a_word_and_the_client_is_gone_once() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    let mut out = Writer::new();
+    frame::encode(FrameKind::Request, &mut out, |_| {});
+    let mut bytes = out.into_bytes().to_vec();
+    bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    bytes.extend([7; 1000]);
+    client.send_bytes(&bytes);
+    world.settle();
+    assert_eq!(client.refusal(), RefusalReason::FrameTooLarge);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+    world.pass(1_100);
+    client.receive();
+    assert!(client.is_closed);
+    assert_eq!(world.inbound(1), []);
+}
+
+#[test]
+fn foreign_greeting_is_closed_without_a_word() {
+    let mut world = World::founded(1);
+    let mut client = world.client(1);
+    client.send_bytes(b"GET / HTTP/1.1\r\n\r\n");
+    world.settle();
+    assert_eq!(client.receive(), []);
+    assert!(client.is_closed);
+}
+
+#[test]
+fn frame_that_has_no_place_is_refused_in_every_role() {
+    let mut world = World::founded(1);
+    let mut unknown = world.client(1);
+    unknown.send_get(1);
+    let (mut client, _) = world.welcomed(1);
+    client.send(FrameKind::Message, |out| heartbeat(1).encode(out));
+    world.settle();
+    assert_eq!(unknown.refusal(), RefusalReason::Malformed);
+    assert_eq!(client.refusal(), RefusalReason::Malformed);
+}
+
+#[test]
+fn message_that_is_none_ends_the_link_without_a_panic() {
+    let mut world = World::founded(2);
+    let link = world.node(2).bus.peers.link(NodeId(1)).unwrap();
+    world.node(2).bus.queue(link, FrameKind::Message, |out| out.put(b"\xff\xff"));
+    world.node(2).bus.flush();
+    world.settle();
+    assert_eq!(world.inbound(1)[0], Inbound::LinkDown(NodeId(2)));
+}
+
+#[test]
+fn client_beyond_the_cap_is_told_and_may_come_when_one_has_gone() {
+    let mut world = World::founded(1);
+    let first = world.welcomed(1);
+    let _second = world.welcomed(1);
+    let mut third = world.client(1);
+    third.send(FrameKind::ClientHello, |_| {});
+    world.settle();
+    assert_eq!(third.refusal(), RefusalReason::Busy);
+    drop(first);
+    world.settle();
+    world.inbound(1);
+    world.welcomed(1);
+}
+
+#[test]
+fn silent_connections_make_room_for_each_other_and_never_keep_a_node_out() {
+    let mut world = World::founded(1);
+    let mut silent: Vec<TestClient> = (0..10).map(|_| world.client(1)).collect();
+    world.settle();
+    let mut open = 0;
+    for client in &mut silent {
+        client.receive();
+        open += usize::from(!client.is_closed);
+    }
+    assert_eq!(open, LIMITS.unknown);
+    world.pass(2_001);
+    for client in &mut silent {
+        client.receive();
+        assert!(client.is_closed, "nobody stays silent for longer than the handshake may take");
+    }
+}
+
+#[test]
+fn clients_that_are_being_refused_count_as_unknown() {
+    let mut world = World::founded(1);
+    let mut refused = Vec::new();
+    for _ in 0..10 {
+        let (mut client, _) = world.welcomed(1);
+        client.send(FrameKind::PeerHello, |_| {});
+        world.settle();
+        refused.push(client);
+    }
+    assert_eq!(world.node(1).bus.connections.len(), LIMITS.unknown);
+}
+
+#[test]
+fn frame_that_never_ends_is_given_up() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    client.send_bytes(b"KV\x01\x06");
+    world.pass(9_000);
+    assert_eq!(world.inbound(1), []);
+    world.pass(1_001);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+}
+
+#[test]
+fn idle_client_is_left_alone() {
+    let mut world = World::founded(1);
+    let (mut client, _) = world.welcomed(1);
+    world.pass(30_000);
+    client.send_get(1);
+    world.settle();
+    assert!(matches!(world.inbound(1)[..], [Inbound::Request(..)]));
+}
+
+#[test]
+fn client_that_does_not_read_its_answers_is_not_read_and_then_closed() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    world.node(1).bus.reply(name, &response(1, CLIENT_SOFT_BYTES + (300 << 10)));
+    world.node(1).bus.flush();
+    client.send_get(2);
+    world.settle();
+    assert_eq!(world.inbound(1), [], "not read while its answers wait");
+    for _ in 0..10 {
+        client.receive();
+        world.settle();
+    }
+    assert!(matches!(world.inbound(1)[..], [Inbound::Request(..)]), "read again once they have left");
+    world.node(1).bus.reply(name, &response(2, 1 << 20));
+    world.node(1).bus.flush();
+    world.pass(2 * 10_000);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+}
+
+#[test]
+fn client_that_asks_nothing_for_ten_minutes_is_closed_and_one_that_asks_is_not() {
+    let mut world = World::founded(1);
+    let (_silent, silent_name) = world.welcomed(1);
+    let (mut busy, busy_name) = world.welcomed(1);
+    world.now += Duration::from_secs(599);
+    busy.send_get(1);
+    world.pass(1);
+    world.inbound(1).clear();
+    world.node(1).bus.reply(busy_name, &response(1, 1));
+    world.now += Duration::from_secs(2);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(silent_name)]);
+    world.now += Duration::from_secs(1200);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(busy_name)]);
+}
+
+#[test]
+fn client_that_waits_for_too_many_answers_is_not_read_until_it_has_half_of_them() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    (0..1_500).for_each(|id| client.send_get(id));
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_024);
+    assert_eq!(world.node(1).bus.ready_clients(), 0, "and nobody is kept awake for it");
+    for id in 0..512 {
+        world.node(1).bus.reply(name, &response(id, 1));
+    }
+    world.node(1).bus.flush();
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 0);
+    world.node(1).bus.reply(name, &response(512, 1));
+    world.node(1).bus.flush();
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_500 - 1_024);
+}
+
+#[test]
+fn answers_to_far_more_than_may_wait_all_reach_a_client_that_reads_in_order() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    for id in 0..=24 {
+        world.node(1).bus.reply(name, &response(id, 1 << 20));
+    }
+    let mut ids = Vec::new();
+    while ids.len() <= 24 {
+        let queued = world.node(1).bus.all_bounds();
+        let queued = queued.iter().find(|bound| bound.name == "client_output_bytes").unwrap();
+        assert!(queued.used <= (3 << 20), "{} bytes wait", queued.used);
+        let before = ids.len();
+        for _ in 0..1000 {
+            world.settle();
+            let frames = client.receive().into_iter();
+            ids.extend(frames.map(|frame| Response::decode(frame.payload).unwrap().id));
+            if ids.len() > before {
+                break;
+            }
+        }
+        assert!(ids.len() > before, "nothing more came after {before} answers");
+    }
+    assert!(ids.into_iter().eq(0..=24));
+    client.send_get(1);
+    world.settle();
+    assert_eq!(world.inbound(1).len(), 1, "and it is read again");
+}
+
+#[test]
+fn answers_withheld_beyond_their_bound_are_refused_as_busy_and_each_request_is_answered_once() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    (0..100).for_each(|id| client.send_get(id));
+    world.settle();
+    for id in 0..100 {
+        world.node(1).bus.reply(name, &response(id, 1 << 20));
+    }
+    let bound = |world: &mut World, name: &str| {
+        let bounds = world.node(1).bus.all_bounds();
+        bounds.into_iter().find(|bound| bound.name == name).unwrap()
+    };
+    let withheld = bound(&mut world, "client_withheld_bytes");
+    assert!(withheld.used > withheld.cap / 2 && withheld.used <= withheld.cap, "{withheld:?}");
+    let (mut ids, mut busy) = (Vec::new(), 0);
+    while ids.len() < 100 {
+        world.settle();
+        for frame in client.receive() {
+            let response = Response::decode(frame.payload).unwrap();
+            ids.push(response.id);
+            busy += usize::from(matches!(response.body, ResponseBody::Refused(Refused::Busy(_))));
+        }
+    }
+    assert!(ids.into_iter().eq(0..100));
+    assert!((30..40).contains(&busy), "{busy} busy");
+    for name in ["client_withheld_bytes", "all_clients_withheld_bytes", "client_requests"] {
+        assert_eq!(bound(&mut world, name).used, 0, "{name}");
+    }
+}
+
+#[test]
+fn input_of_incomplete_frames_is_counted_until_they_are_complete_or_closed() {
+    let mut world = World::founded(1);
+    let (mut client, _) = world.welcomed(1);
+    let used = |world: &mut World| {
+        let bounds = world.node(1).bus.all_bounds();
+        bounds.iter().find(|bound| bound.name == "all_clients_input_bytes").unwrap().used
+    };
+    let mut out = Writer::new();
+    let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
+    let request = Request { id: 1, time_left_ms: 1000, silent_leader: None, body };
+    frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+    let bytes = out.into_bytes();
+    client.send_bytes(&bytes[..20]);
+    world.settle();
+    assert_eq!(used(&mut world), 20);
+    client.send_bytes(&bytes[20..]);
+    world.settle();
+    assert_eq!(used(&mut world), 0);
+    client.send_bytes(&bytes[..20]);
+    world.settle();
+    drop(client);
+    world.settle();
+    assert_eq!(used(&mut world), 0);
+}
