@@ -117,6 +117,8 @@ struct Own {
     full_since: Option<(Instant, LogIndex)>,
     /// What room its disk has.
     space: Space,
+    /// A broken protocol is not told of again before this.
+    no_complaint_before: Instant,
 }
 
 /// Bytes of the log's next segment that one idle turn prepares.
@@ -170,6 +172,7 @@ impl<D: Disk> Replica<D> {
                 spare_unfinished: false,
                 full_since: None,
                 space: Space::default(),
+                no_complaint_before: now,
             },
             raft: Raft::recover(config, recovered.hard_state, snapshot, recovered.entries, now),
             state,
@@ -367,7 +370,7 @@ impl<D: Disk> Replica<D> {
         self.tell_standing(now, transport);
         self.work_on_snapshots(now, transport)?;
         self.storage.mark_synced()?;
-        self.announce();
+        self.announce(now);
         self.arm_timers();
         self.note_whether_full(now);
         Ok(())

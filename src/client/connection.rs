@@ -134,7 +134,8 @@ fn converse(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) -> io
 /// Tries every address of a name in turn.
 fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last_error = io::Error::other("the name has no address");
-    for address in address.to_socket_addrs()? {
+    let unresolved = |cause| io::Error::other(format!("the name cannot be resolved: {cause}"));
+    for address in address.to_socket_addrs().map_err(unresolved)? {
         match TcpStream::connect_timeout(&address, DIAL_LIMIT) {
             Ok(stream) if stream.local_addr()? == stream.peer_addr()? => {
                 // A free port of this machine, chosen as our own: TCP lets a socket dial itself.

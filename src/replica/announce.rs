@@ -6,9 +6,12 @@ use crate::storage::Disk;
 use crate::time::{Duration, Instant};
 use crate::types::{NodeId, Term};
 
+/// A broken protocol is told of once in this time.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(1);
+
 impl<D: Disk> Replica<D> {
     /// Logs the changes of this turn.
-    pub(super) fn announce(&mut self) {
+    pub(super) fn announce(&mut self, now: Instant) {
         let id = self.own.id;
         let port = |id| self.members.port(id).to_owned();
         for event in self.raft.take_events() {
@@ -26,7 +29,10 @@ impl<D: Disk> Replica<D> {
                 Event::SteppingDown { from, to } => {
                     log::info!("stepping down id={id} port={} term={from} new_term={to}", port(id));
                 }
+                // Who breaks it once may do so in every message.
+                Event::ProtocolViolation { .. } if now < self.own.no_complaint_before => {}
                 Event::ProtocolViolation { from, what } => {
+                    self.own.no_complaint_before = now + COMPLAINT_PERIOD;
                     log::error!("node {from} broke the protocol, its message was dropped: {what}");
                 }
             }

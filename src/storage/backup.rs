@@ -30,7 +30,7 @@ pub enum BackupError {
         path: String,
     },
     /// The system refused.
-    #[error("cannot {action} {path}: {cause}")]
+    #[error("cannot {action} {path}: {cause}{}", cure(cause))]
     File {
         /// What was tried.
         action: &'static str,
@@ -55,6 +55,18 @@ pub enum BackupError {
         /// What is wrong.
         cause: SnapshotFileError,
     },
+}
+
+/// What helps, where that is plain.
+fn cure(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "; correct the path",
+        io::ErrorKind::PermissionDenied => "; act as the user who owns it",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space, or choose another place"
+        }
+        _ => "",
+    }
 }
 
 /// A backup that is being written.

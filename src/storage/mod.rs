@@ -153,7 +153,7 @@ pub struct WriteError {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("{path} is in use by {}: stop it, or choose another --data-dir", process(*.pid))]
+    #[error("{path} is in use by {}: stop it, or choose another directory (--data-dir)", process(*.pid))]
     Locked {
         /// The directory.
         path: String,
@@ -161,7 +161,7 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// The path is no directory, or not ours to read and write.
-    #[error("cannot use the directory {path}: {cause}; {cure}, or choose another --data-dir")]
+    #[error("cannot use the directory {path}: {cause}; {cure}, or choose another directory (--data-dir)")]
     Directory {
         /// The directory.
         path: String,

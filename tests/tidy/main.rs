@@ -17,14 +17,14 @@ use source::Source;
 /// (`a::B` allows only that item of `a`).
 ///
 /// ```text
-/// 5  bin/kvstore      bin/kv_client
+/// 5  bin/kvstore      bin/kv_client           (both with bin/terminal)
 /// 4  server           client
 /// 3  replica
 /// 2  raft     kv      storage     net
 /// 1  wire     timer_wheel
 /// 0  types    time
 /// ```
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("types", &[]),
     ("planted", &[]),
     ("time", &[]),
@@ -40,6 +40,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
         &["replica", "raft", "kv", "storage", "net", "wire", "timer_wheel", "types", "time", "planted"],
     ),
     ("client", &["wire", "types", "time"]),
+    ("bin/terminal", &[]),
     ("bin/kv_client", &["client", "storage", "wire", "types", "time"]),
     (
         "bin/kvstore",

@@ -12,7 +12,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use kvstore::client::{Error, Identity, Options};
 use kvstore::types::{ClientId, ClientName, ClusterTime, Sequence};
 
-use crate::bench::arguments::BenchArguments;
+use crate::bench::arguments::{BenchArguments, Op};
+use crate::terminal::one_line;
 
 /// What stands before the 32 digits of an id that a fresh session made for itself.
 const LIBRARY_PREFIX: &str = "library:";
@@ -227,6 +228,9 @@ impl Arguments {
             Command::Cas(cas) if cas.absent == cas.third.is_some() => {
                 wrong(WrongNumberOfValues, "cas takes KEY OLD NEW, or --absent KEY NEW")
             }
+            Command::Bench(load) if load.data.reads.is_some() && load.op != Op::Mixed => {
+                wrong(ArgumentConflict, "--reads belongs to --op mixed")
+            }
             _ => Ok(self),
         }
     }
@@ -266,14 +270,6 @@ fn parse_library_id(text: &str) -> Option<ClientId> {
     }
     let half = |range| u64::from_str_radix(&digits[range], 16).ok();
     Some(ClientId::Library { born: ClusterTime(half(0..16)?), nonce: half(16..32)? })
-}
-
-/// What clap says on several lines, without the usage and the tips behind it.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    words.join(" ").trim_start_matches("error: ").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -318,6 +314,7 @@ mod tests {
             "kv_client --port 9001 --client-id c --seq 1 get k",
             "kv_client --port 9001 cas k v",
             "kv_client --port 9001 cas --absent k old new",
+            "kv_client --port 9001 bench --reads 50",
         ] {
             let error = Arguments::try_parse_from(line.split(' ')).and_then(Arguments::check).unwrap_err();
             assert_eq!(one_line(&error).lines().count(), 1, "{line}");

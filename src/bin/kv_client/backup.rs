@@ -8,7 +8,7 @@ use kvstore::storage::{BackupError, BackupWriter, FileDisk};
 use kvstore::wire::entry::Snapshot;
 
 use crate::Failure;
-use crate::progress::Progress;
+use crate::terminal::Progress;
 
 /// A backup that is complete.
 pub(crate) struct Backup {
@@ -23,7 +23,7 @@ pub(crate) struct Backup {
 pub(crate) fn make(client: &mut Client, path: &Path, replace: bool) -> Result<Backup, Failure> {
     let (mut disk, name) = place_of(path)?;
     BackupWriter::check_name(&mut disk, &name, replace)?;
-    let progress = Progress::begin("waiting for a snapshot");
+    let progress = Progress::begin("kv_client", "waiting for a snapshot");
     let mut writer: Option<BackupWriter<FileDisk>> = None;
     loop {
         let known = writer.as_ref().map(BackupWriter::id);

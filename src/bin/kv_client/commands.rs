@@ -17,7 +17,7 @@ use crate::arguments::{Arguments, Cas, Command, SessionCommand, bytes, parse_cli
 use crate::backup;
 use crate::bench;
 use crate::output::Output;
-use crate::progress::Progress;
+use crate::terminal::Progress;
 
 /// A definite no.
 const NO: u8 = 1;
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<u8, Fail
         Command::Transfer { id } => done(output.done(&client.transfer(NodeId(*id))?)),
         Command::Session(SessionCommand::List) => done(output.sessions(&client.sessions()?)),
         Command::Session(SessionCommand::Close { id }) => {
-            done(output.done(&client.close_session(parse_client_id(id.as_bytes())?)?))
+            done(output.session_closed(&client.close_session(parse_client_id(id.as_bytes())?)?))
         }
         Command::Bench(load) => {
             let all_answered = bench::run(load, &arguments.options(), arguments.json)?;
@@ -121,7 +121,7 @@ fn compare_and_set(
 fn snapshots(arguments: &Arguments, output: &mut Output) -> Result<u8, Failure> {
     let Options { endpoints, timeout } = arguments.options();
     let deadline = Instant::now() + timeout;
-    let _progress = Progress::begin("waiting for a snapshot");
+    let _progress = Progress::begin("kv_client", "waiting for a snapshot");
     for endpoint in endpoints {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let mut client = Client::connect(Options::new([endpoint]).with_timeout(left))?;

@@ -11,7 +11,8 @@ mod backup;
 mod bench;
 mod commands;
 mod output;
-mod progress;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 
 use std::io;
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Failure;
 use crate::backup::Backup;
+use crate::terminal::write_table;
 
 type Object = Map<String, Value>;
 
@@ -48,6 +49,19 @@ impl Output {
         match self.json {
             true => self.object(write_fields(reply)),
             false => writeln!(self.out, "OK"),
+        }
+    }
+
+    /// A session is closed; perhaps there was none, or an earlier copy of the request closed it.
+    pub(crate) fn session_closed(&mut self, reply: &Reply<bool>) -> io::Result<()> {
+        if self.json {
+            let mut object = write_fields(reply);
+            object.insert("existed".into(), json!(reply.value));
+            return self.object(object);
+        }
+        match reply.value {
+            true => writeln!(self.out, "OK"),
+            false => writeln!(self.out, "OK (no such session)"),
         }
     }
 
@@ -151,7 +165,7 @@ impl Output {
         }
         let mut rows = vec![STATUS_HEAD.map(str::to_owned).to_vec()];
         rows.extend(nodes.iter().map(|(member, status)| view.row(member, status)));
-        self.table(&rows)?;
+        write_table(&mut self.out, &rows)?;
         for (member, _) in nodes.iter().filter(|(_, status)| status.as_ref().is_some_and(|s| !s.disk.fsync)) {
             let id = member.id;
             writeln!(
@@ -171,7 +185,7 @@ impl Output {
             let head = ["NAME", "LAST SEQ", "KEPT RESULTS", "LAST WRITE"];
             let mut rows = vec![head.map(str::to_owned).to_vec()];
             rows.extend(reply.value.iter().map(session_row));
-            return self.table(&rows);
+            return write_table(&mut self.out, &rows);
         }
         for session in &reply.value {
             let mut object = fields(reply);
@@ -223,7 +237,8 @@ impl Output {
             Failure::Client(Error::Unknown { identity, .. }) => identity.as_ref(),
             _ => None,
         };
-        let message = message(failure, identity);
+        // Some of the words may be a node's: they shall not move a terminal's cursor.
+        let message = message(failure, identity).replace(char::is_control, " ");
         eprintln!("kv_client: {message}");
         if self.json {
             let mut object = no_fields(Object::new(), word, &message);
@@ -239,18 +254,6 @@ impl Output {
 
     fn object(&mut self, object: Object) -> io::Result<()> {
         writeln!(self.out, "{}", Value::Object(object))
-    }
-
-    /// Columns that line up, two spaces between them; nothing behind the last.
-    fn table(&mut self, rows: &[Vec<String>]) -> io::Result<()> {
-        let columns = rows.first().map_or(0, Vec::len);
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in rows {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            writeln!(self.out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
     }
 }
 

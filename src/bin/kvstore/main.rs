@@ -4,6 +4,8 @@ mod demo;
 mod inspect;
 mod log_writer;
 mod restore;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -106,12 +108,7 @@ fn on_usage(error: &clap::Error) -> ExitCode {
         print!("{error}");
         return ExitCode::SUCCESS;
     }
-    let text = error.to_string();
-    let hints = ["Usage:", "For more information"];
-    let is_hint = |line: &str| hints.iter().any(|hint| line.starts_with(hint));
-    let lines = text.lines().map(str::trim).take_while(|line| !is_hint(line));
-    let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    wrong_usage(line.trim_start_matches("error: "))
+    wrong_usage(&terminal::one_line(error))
 }
 
 fn wrong_usage(line: &str) -> ExitCode {

@@ -26,7 +26,7 @@ impl<S: Socket> MessageBus<S> {
             (Party::Dialled(_) | Party::Peer, FrameKind::Refusal) => self.on_refusal(id, payload),
             (Party::Unknown, FrameKind::ClientHello) => self.on_client_hello(id, payload),
             (Party::Client, FrameKind::Request) => self.on_request(id, payload),
-            (_, kind) => self.refuse_malformed(id, &format!("a {kind:?} frame has no place here")),
+            (_, kind) => self.refuse_malformed(id, &format!("no frame of kind {kind:?} is expected here")),
         }
     }
 
@@ -84,7 +84,8 @@ impl<S: Socket> MessageBus<S> {
         }
         if !self.admission.admit_client() {
             let most = self.admission.limits().clients;
-            let message = format!("{most} clients are connected, which is the most: try again later");
+            let message =
+                format!("as many clients as may be are connected, which is {most}: try again later");
             return self.refuse(id, Refusal { reason: RefusalReason::Busy, message });
         }
         self.become_party(id, Party::Client, MAX_CLIENT_FRAME_BYTES);

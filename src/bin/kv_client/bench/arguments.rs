@@ -54,10 +54,9 @@ pub(crate) struct DataArguments {
     /// Which keys are chosen how often, as YCSB has it
     #[arg(long, value_enum, default_value_t = DistributionName::Uniform)]
     pub(crate) distribution: DistributionName,
-    /// How many of 100 requests read, with --op mixed
-    #[arg(long, value_name = "PERCENT", default_value_t = 50)]
-    #[arg(value_parser = clap::value_parser!(u32).range(..=100))]
-    pub(crate) reads: u32,
+    /// How many of 100 requests read, with --op mixed [default: 50]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(..=100))]
+    pub(crate) reads: Option<u32>,
     /// Put every key once before the measurement begins
     #[arg(long)]
     pub(crate) fill: bool,

@@ -60,7 +60,7 @@ impl Workload {
         let block: Vec<u8> = letters.collect();
         Self {
             op,
-            reads: data.reads,
+            reads: data.reads.unwrap_or(50),
             distribution: Distribution::new(data.distribution, data.keys),
             block: block.into(),
             value_bytes,
@@ -151,7 +151,11 @@ mod tests {
 
     fn workload(op: Op, value_bytes: u32) -> Workload {
         let distribution = DistributionName::Uniform;
-        Workload::new(op, &DataArguments { keys: 1, value_bytes, distribution, reads: 20, fill: false }, 3)
+        Workload::new(
+            op,
+            &DataArguments { keys: 1, value_bytes, distribution, reads: Some(20), fill: false },
+            3,
+        )
     }
 
     fn expected_of(task: &Task) -> Option<Bytes> {

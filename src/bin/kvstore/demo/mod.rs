@@ -19,7 +19,7 @@ use trials::{Plan, Strike};
 #[derive(Debug, Args)]
 pub(crate) struct DemoFlags {
     /// Repeats one kind of fail-over so often and prints the distribution, instead of the quest.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     trials: Option<u32>,
     /// What happens to the leader in each trial.
     #[arg(long, value_enum, default_value = "kill", requires = "trials")]
@@ -34,6 +34,7 @@ pub(crate) struct DemoFlags {
     /// Loads the cluster from 64 connections for so long, 20 seconds at least, with resets, a pause and
     /// hostile guests beside, and judges whether it stayed calm.
     #[arg(long, value_name = "SECONDS", conflicts_with = "trials")]
+    #[arg(value_parser = clap::value_parser!(u64).range(soak::SHORTEST_SECONDS..))]
     soak: Option<u64>,
     /// Stands beside a soak: naps, and reports how long the naps took.
     #[arg(long, hide = true, exclusive = true)]

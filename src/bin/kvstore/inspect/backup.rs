@@ -9,7 +9,7 @@ use kvstore::wire::entry::{Snapshot, SnapshotId};
 use serde_json::{Value, json};
 
 use super::progress::Watched;
-use super::report::table;
+use crate::terminal::write_table;
 
 /// What a whole backup holds.
 pub(crate) struct Backup {
@@ -78,7 +78,7 @@ impl Backup {
             ("of cluster", snapshot.configuration.cluster.to_string()),
             ("its members", members.collect::<Vec<_>>().join(", ")),
         ];
-        table(out, &facts.map(|(name, value)| vec![name.to_owned(), value]))?;
+        write_table(out, &facts.map(|(name, value)| vec![name.to_owned(), value]))?;
         let sessions = state.sessions();
         if !sessions.is_empty() {
             let row = |cells: [String; 2]| cells.to_vec();
@@ -87,7 +87,7 @@ impl Backup {
                 .iter()
                 .map(|session| row([session.name.to_string(), session.last_sequence.to_string()]));
             writeln!(out)?;
-            table(out, &[head].into_iter().chain(rows).collect::<Vec<_>>())?;
+            write_table(out, &[head].into_iter().chain(rows).collect::<Vec<_>>())?;
         }
         writeln!(out, "\na whole backup: `kvstore restore` makes a new cluster of it")
     }

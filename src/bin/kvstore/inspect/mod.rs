@@ -41,6 +41,10 @@ pub(crate) fn run(flags: &InspectFlags) -> ExitCode {
     if flags.path.is_file() {
         return run_on_backup(flags);
     }
+    if flags.path.exists() && !flags.path.is_dir() {
+        eprintln!("kvstore: {} is neither: name a node's directory, or a backup", flags.path.display());
+        return ExitCode::FAILURE;
+    }
     let findings = match Findings::of_directory(&flags.path) {
         Ok(findings) => findings,
         Err(error) => {

@@ -1,47 +1,21 @@
 //! A disk that tells how far its reader has come, if that takes long.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::io;
 
 use kvstore::storage::Disk;
 
-/// What takes less than this is not worth a word; neither is more than one a second.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PACE: Duration = Duration::from_secs(1);
+use crate::terminal::Progress;
 
 /// Reads of a disk, watched.
 pub(crate) struct Watched<D> {
     disk: D,
-    began: Instant,
-    next_word: Duration,
     read_bytes: u64,
+    progress: Progress,
 }
 
 impl<D> Watched<D> {
     pub(crate) fn new(disk: D) -> Self {
-        Self { disk, began: Instant::now(), next_word: PATIENCE, read_bytes: 0 }
-    }
-
-    fn note(&mut self, bytes: usize) {
-        self.read_bytes += bytes as u64;
-        let elapsed = self.began.elapsed();
-        if elapsed < self.next_word {
-            return;
-        }
-        self.next_word = elapsed + PACE;
-        let seconds = elapsed.as_secs();
-        // On a terminal one line that changes; in a file a line each.
-        let (begin, end) = if io::stderr().is_terminal() { ("\r", " ") } else { ("", "\n") };
-        let mib = self.read_bytes >> 20;
-        _ = write!(io::stderr(), "{begin}kvstore: {mib} MiB read after {seconds} s{end}");
-    }
-}
-
-impl<D> Drop for Watched<D> {
-    fn drop(&mut self) {
-        if self.next_word > PATIENCE && io::stderr().is_terminal() {
-            _ = writeln!(io::stderr());
-        }
+        Self { disk, read_bytes: 0, progress: Progress::begin("kvstore", "reading") }
     }
 }
 
@@ -52,7 +26,8 @@ impl<D: Disk> Disk for Watched<D> {
         // Whole segments are asked for at once: in pieces, so that there is something to tell.
         let piece = into.len().min(1 << 20);
         let count = self.disk.read_at(file, offset, &mut into[..piece])?;
-        self.note(count);
+        self.read_bytes += count as u64;
+        self.progress.note(self.read_bytes, 0);
         Ok(count)
     }
 

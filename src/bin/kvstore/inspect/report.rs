@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::Findings;
 use super::entries::{Described, Span};
+use crate::terminal::write_table;
 
 /// What is told of a directory.
 pub(super) struct Report<'a> {
@@ -63,7 +64,7 @@ impl<'a> Report<'a> {
             );
         }
         let Some(recovered) = self.recovered() else {
-            return "would start as a new node: there is no log yet".to_owned();
+            return "would start as a new node: nothing here is a node's".to_owned();
         };
         let snapshot = recovered.snapshot.as_ref().map(|found| found.snapshot.index.0);
         let last = recovered.entries.last().map_or(snapshot.unwrap_or(0), |entry| entry.index.0);
@@ -172,19 +173,19 @@ impl<'a> Report<'a> {
 
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let facts = self.facts().into_iter().map(|(name, value)| vec![name.to_owned(), value]);
-        table(out, &facts.collect::<Vec<_>>())?;
+        write_table(out, &facts.collect::<Vec<_>>())?;
         writeln!(out)?;
-        table(out, &self.file_rows())?;
+        write_table(out, &self.file_rows())?;
         let sessions = self.named_sessions();
         if !sessions.is_empty() {
             writeln!(out)?;
-            table(out, &session_rows(&sessions))?;
+            write_table(out, &session_rows(&sessions))?;
         }
         if self.span.is_some() {
             writeln!(out)?;
             let head = Described::HEAD.map(str::to_owned).to_vec();
             let rows = self.entries().map(|entry| Described::new(entry).row());
-            table(out, &[head].into_iter().chain(rows).collect::<Vec<_>>())?;
+            write_table(out, &[head].into_iter().chain(rows).collect::<Vec<_>>())?;
         }
         writeln!(out, "\n{}", self.verdict())
     }
@@ -284,17 +285,4 @@ fn range<T: ToString>(range: Option<(T, T)>) -> String {
 
 fn row_of(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
-}
-
-/// Columns that line up, two spaces between them.
-pub(super) fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
-    let columns = rows.first().map_or(0, Vec::len);
-    // The last column may hold a sentence, which needs no room behind it.
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
 }

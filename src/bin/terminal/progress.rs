@@ -20,16 +20,17 @@ pub(crate) struct Progress {
 }
 
 struct Shared {
+    program: &'static str,
     waits_for: &'static str,
     done_bytes: AtomicU64,
     all_bytes: AtomicU64,
 }
 
 impl Progress {
-    /// Begins to wait for something.
-    pub(crate) fn begin(waits_for: &'static str) -> Self {
-        let shared =
-            Arc::new(Shared { waits_for, done_bytes: AtomicU64::new(0), all_bytes: AtomicU64::new(0) });
+    /// `program` begins to wait for something.
+    pub(crate) fn begin(program: &'static str, waits_for: &'static str) -> Self {
+        let (done_bytes, all_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let shared = Arc::new(Shared { program, waits_for, done_bytes, all_bytes });
         let (end, ended) = mpsc::channel();
         let told = Arc::clone(&shared);
         let thread = thread::spawn(move || {
@@ -40,7 +41,7 @@ impl Progress {
                 // On a terminal one line that changes; in a file a line each.
                 let (begin, end) = if is_terminal { ("\r", " ") } else { ("", "\n") };
                 let seconds = began.elapsed().as_secs();
-                _ = write!(io::stderr(), "{begin}kv_client: {}, {seconds} s{end}", told.words());
+                _ = write!(io::stderr(), "{begin}{}: {}, {seconds} s{end}", told.program, told.words());
             }
             if pause == PACE && is_terminal {
                 _ = writeln!(io::stderr());
@@ -49,7 +50,7 @@ impl Progress {
         Self { shared, end: Some(end), thread: Some(thread) }
     }
 
-    /// So many bytes are there.
+    /// So many bytes are there; `all_bytes` is 0 where nobody knows.
     pub(crate) fn note(&self, done_bytes: u64, all_bytes: u64) {
         self.shared.done_bytes.store(done_bytes, Ordering::Relaxed);
         self.shared.all_bytes.store(all_bytes, Ordering::Relaxed);
@@ -59,9 +60,10 @@ impl Progress {
 impl Shared {
     fn words(&self) -> String {
         let (done, all) = (self.done_bytes.load(Ordering::Relaxed), self.all_bytes.load(Ordering::Relaxed));
-        match all {
-            0 => self.waits_for.to_owned(),
-            all => format!("{} of {} MiB", done >> 20, all >> 20),
+        match (done, all) {
+            (0, 0) => self.waits_for.to_owned(),
+            (done, 0) => format!("{} MiB", done >> 20),
+            (done, all) => format!("{} of {} MiB", done >> 20, all >> 20),
         }
     }
 }

@@ -1,0 +1,9 @@
+//! What both programs say to people in the same way: progress, tables, and wrong usage in one line.
+
+mod progress;
+mod table;
+mod usage;
+
+pub(crate) use progress::Progress;
+pub(crate) use table::write_table;
+pub(crate) use usage::one_line;
