@@ -6,7 +6,7 @@
 //! Only a dial that nobody answers keeps its thread for up to [`DIAL_LIMIT`].
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::Sender;
 use std::thread;
 
@@ -18,6 +18,8 @@ use crate::wire::hello::Welcome;
 
 /// How long one write may block: a node that reads nothing must not keep us from the others.
 const WRITE_LIMIT: Duration = Duration::from_millis(5);
+/// How long one address of a name that has several may keep us from the next.
+const ADDRESS_LIMIT: Duration = Duration::from_millis(250);
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -82,13 +84,15 @@ impl Connection {
         true
     }
 
-    /// Writes what the socket takes, for at most about [`WRITE_LIMIT`]; whether it took any bytes.
+    /// Writes what the socket takes, until it blocks for [`WRITE_LIMIT`] in all; whether it took any
+    /// bytes.
     ///
     /// After an error the socket is shut down, and the reading thread reports the end once it has
     /// read what had arrived. The error is the requests of which no byte was written.
     pub(super) fn flush(&mut self) -> Result<bool, Vec<u64>> {
         let Some(stream) = &mut self.stream else { return Ok(false) };
-        self.outbox.write_to(&mut stream.0).map_err(|_| {
+        let mut stream = UntilItBlocks { stream: &mut stream.0, has_blocked: false };
+        self.outbox.write_to(&mut stream).map_err(|_| {
             self.stream = None;
             self.outbox.give_up()
         })
@@ -96,6 +100,28 @@ impl Connection {
 
     pub(super) fn has_unsent(&self) -> bool {
         !self.outbox.is_empty()
+    }
+}
+
+/// A stream whose writes block for a while, as one that would block at once: where it took only a part
+/// it has blocked, and would again for every little part that its reader makes room for.
+struct UntilItBlocks<'a, S> {
+    stream: &'a mut S,
+    has_blocked: bool,
+}
+
+impl<S: Write> Write for UntilItBlocks<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_blocked {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let written = self.stream.write(bytes)?;
+        self.has_blocked = written < bytes.len();
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -131,21 +157,29 @@ fn converse(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) -> io
     Ok(())
 }
 
-/// Tries every address of a name in turn.
-fn connect(address: &str) -> io::Result<TcpStream> {
-    let mut last_error = io::Error::other("the name has no address");
+fn connect(name: &str) -> io::Result<TcpStream> {
     let unresolved = |cause| io::Error::other(format!("the name cannot be resolved: {cause}"));
-    for address in address.to_socket_addrs().map_err(unresolved)? {
-        match TcpStream::connect_timeout(&address, DIAL_LIMIT) {
+    let stream = connect_to_one_of(&name.to_socket_addrs().map_err(unresolved)?.collect::<Vec<_>>())?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(WRITE_LIMIT))?;
+    Ok(stream)
+}
+
+/// Tries every address of a name in turn. All together they have [`DIAL_LIMIT`], so that one at which
+/// nobody answers does not hide the next.
+fn connect_to_one_of(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut last_error = io::Error::other("the name has no address");
+    let mut left = DIAL_LIMIT;
+    for (tried, address) in addresses.iter().enumerate() {
+        let untried = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let limit = if untried == 1 { left } else { (left / untried).min(ADDRESS_LIMIT) };
+        left -= limit;
+        match TcpStream::connect_timeout(address, limit) {
             Ok(stream) if stream.local_addr()? == stream.peer_addr()? => {
                 // A free port of this machine, chosen as our own: TCP lets a socket dial itself.
                 last_error = ErrorKind::ConnectionRefused.into();
             }
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(WRITE_LIMIT))?;
-                return Ok(stream);
-            }
+            Ok(stream) => return Ok(stream),
             Err(error) => last_error = error,
         }
     }
@@ -187,5 +221,74 @@ impl Answers {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::types::ClientId;
+    use crate::wire::client::RequestBody;
+
+    /// A port on which dials get no answer at all: its queue of connections is full. The sockets keep
+    /// it so.
+    fn black_hole() -> (Socket, Vec<Socket>, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap();
+        let dial = || {
+            let dialler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            dialler.set_nonblocking(true).unwrap();
+            let _ = dialler.connect(&address);
+            dialler
+        };
+        let fillers = (0..8).map(|_| dial()).collect();
+        (socket, fillers, address.as_socket().unwrap())
+    }
+
+    #[test]
+    fn address_at_which_nobody_answers_does_not_hide_the_next_of_the_name() {
+        let (hole, listener) = (black_hole(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let live = listener.local_addr().unwrap();
+        for addresses in [vec![hole.2, live], vec![hole.2, hole.2, hole.2, live], vec![live, hole.2]] {
+            let began = std::time::Instant::now();
+            let stream = connect_to_one_of(&addresses).expect("one of them answers");
+            assert_eq!(stream.peer_addr().unwrap(), live);
+            assert!(began.elapsed() < DIAL_LIMIT, "the session gives the dial up by then");
+        }
+        let nobody = connect_to_one_of(&[hole.2, hole.2]).expect_err("nobody answers");
+        assert!(is_timeout(&nobody), "{nobody}");
+    }
+
+    /// Takes a few bytes of each write, as a socket whose reader makes room all the time.
+    struct Narrow(usize);
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += 1;
+            Ok(bytes.len().min(64))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn flush_ends_with_the_first_write_that_took_only_a_part() {
+        let mut outbox = Outbox::default();
+        let name = crate::types::ClientName::new(&[b'c'; 60]).unwrap();
+        let body = RequestBody::CloseSession { client: ClientId::Named(name) };
+        outbox.queue(&Request { id: 1, time_left_ms: 1, silent_leader: None, body });
+        let mut narrow = Narrow(0);
+        let mut flush = || outbox.write_to(&mut UntilItBlocks { stream: &mut narrow, has_blocked: false });
+        assert!(flush().unwrap() && flush().unwrap(), "it made progress");
+        assert_eq!(narrow.0, 2);
+        assert!(outbox.is_empty());
     }
 }
