@@ -34,6 +34,7 @@
 use super::error::{Error, Identity, UnknownReason};
 use super::roster::LinkId;
 use crate::time::Instant;
+use crate::types::Term;
 use crate::wire::client::Refused;
 
 /// Who gave a write its name.
@@ -65,6 +66,11 @@ pub(super) enum Verdict {
 pub(super) struct Attempt {
     pub(super) request: u64,
     pub(super) link: LinkId,
+    pub(super) sent_at: Instant,
+    /// Whether it was sent to the leader, as far as that was known.
+    pub(super) to_leader: bool,
+    /// The term of the newest leader that was known then.
+    pub(super) leader_term: Term,
     /// When others are asked beside it.
     pub(super) patient_until: Instant,
     /// When its connection is given up, unless bytes move on it before.
@@ -89,18 +95,18 @@ impl Attempts {
         self.in_flight.push(attempt);
     }
 
-    /// Not a byte of this copy left the process.
-    pub(super) fn on_not_sent(&mut self, request: u64) {
-        if self.take(request) {
-            self.sent -= 1;
-        }
+    /// Not a byte of this copy left the process. False if it is none of ours.
+    pub(super) fn on_not_sent(&mut self, request: u64) -> bool {
+        let was_ours = self.take(request).is_some();
+        self.sent -= u32::from(was_ours);
+        was_ours
     }
 
-    /// This copy was answered. False if it is none of ours.
-    pub(super) fn on_answered(&mut self, request: u64, answer_is_definite: bool) -> bool {
-        let was_ours = self.take(request);
-        self.perhaps_logged |= was_ours && !answer_is_definite;
-        was_ours
+    /// This copy was answered. `None` if it is none of ours.
+    pub(super) fn on_answered(&mut self, request: u64, answer_is_definite: bool) -> Option<Attempt> {
+        let attempt = self.take(request)?;
+        self.perhaps_logged |= !answer_is_definite;
+        Some(attempt)
     }
 
     /// Copies on this connection get no answer any more. Whether there were any.
@@ -136,10 +142,9 @@ impl Attempts {
         self.perhaps_logged || !self.in_flight.is_empty()
     }
 
-    fn take(&mut self, request: u64) -> bool {
-        let before = self.in_flight.len();
-        self.in_flight.retain(|attempt| attempt.request != request);
-        self.in_flight.len() < before
+    fn take(&mut self, request: u64) -> Option<Attempt> {
+        let index = self.in_flight.iter().position(|attempt| attempt.request == request)?;
+        Some(self.in_flight.remove(index))
     }
 }
 
@@ -177,7 +182,6 @@ pub(super) fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Term;
 
     /// What the table says, in a word.
     fn row(refused: &Refused, named_by: NamedBy, doubt: bool, renewed: bool) -> &'static str {
@@ -221,6 +225,9 @@ mod tests {
         let attempt = |request| Attempt {
             request,
             link: LinkId(request),
+            sent_at: Instant::ZERO,
+            to_leader: true,
+            leader_term: Term(1),
             patient_until: Instant::ZERO,
             give_up_at: Instant::ZERO,
             overdue: false,
@@ -232,9 +239,9 @@ mod tests {
             attempts.perhaps_applied()
         };
         assert!(after(|_| {}), "it waits for its answer");
-        assert!(!after(|attempts| attempts.on_not_sent(1)));
-        assert!(!after(|attempts| assert!(attempts.on_answered(1, true))));
-        assert!(after(|attempts| assert!(attempts.on_answered(1, false))));
+        assert!(!after(|attempts| assert!(attempts.on_not_sent(1))));
+        assert!(!after(|attempts| assert!(attempts.on_answered(1, true).is_some())));
+        assert!(after(|attempts| assert!(attempts.on_answered(1, false).is_some())));
         assert!(after(|attempts| assert!(attempts.on_link_lost(LinkId(1)))));
     }
 }

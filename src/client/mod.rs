@@ -333,17 +333,19 @@ impl Client {
         let connection = self.connections.get_mut(&link);
         match connection.is_some_and(|connection| connection.queue(request)) {
             true => self.flush(link),
-            false => self.session.on_not_sent(link, request.id),
+            false => self.session.on_not_sent(self.clock.now(), link, request.id),
         }
     }
 
     fn flush(&mut self, link: LinkId) {
         let Some(connection) = self.connections.get_mut(&link) else { return };
-        match connection.flush() {
-            Ok(true) => self.session.on_progress(self.clock.now(), link),
+        let result = connection.flush();
+        let now = self.clock.now();
+        match result {
+            Ok(true) => self.session.on_progress(now, link),
             Ok(false) => {}
             Err(not_sent) => {
-                not_sent.into_iter().for_each(|request| self.session.on_not_sent(link, request));
+                not_sent.into_iter().for_each(|request| self.session.on_not_sent(now, link, request));
             }
         }
     }

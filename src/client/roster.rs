@@ -68,14 +68,22 @@ pub(super) struct Roster {
     /// The newest leader heard of and its term. Zero and none: nothing heard.
     leader: Option<NodeId>,
     leader_term: Term,
+    /// The leader is known by what it did: its term may be a later one.
+    term_is_least: bool,
     cluster: Option<ClusterId>,
     next_link: u64,
 }
 
 impl Roster {
     pub(super) fn new(endpoints: &[String]) -> Self {
-        let mut roster =
-            Self { nodes: Vec::new(), leader: None, leader_term: Term::ZERO, cluster: None, next_link: 1 };
+        let mut roster = Self {
+            nodes: Vec::new(),
+            leader: None,
+            leader_term: Term::ZERO,
+            term_is_least: false,
+            cluster: None,
+            next_link: 1,
+        };
         endpoints.iter().for_each(|address| roster.add(address, true));
         roster
     }
@@ -199,8 +207,18 @@ impl Roster {
 
     /// The node behind this link lets us wait: others first from now on.
     pub(super) fn on_silent(&mut self, link: LinkId, now: Instant) {
+        self.demote(link, now, "no answer");
+    }
+
+    /// The node behind this link takes no bytes any more. It stays awaited: the loss of the link is
+    /// still to come.
+    pub(super) fn on_broken(&mut self, link: LinkId, now: Instant) {
+        self.demote(link, now, "connection broken");
+    }
+
+    fn demote(&mut self, link: LinkId, now: Instant, why: &str) {
         if let Some(index) = self.by_link(link) {
-            self.nodes[index].demote(now, "no answer".into());
+            self.nodes[index].demote(now, why.into());
         }
     }
 
@@ -278,8 +296,9 @@ impl Roster {
         if term < self.leader_term || term == self.leader_term && self.leader.is_some() {
             return false;
         }
-        let is_news = term > self.leader_term;
-        (self.leader, self.leader_term) = (Some(leader), term);
+        let was_seen_to_lead = self.term_is_least && self.leader == Some(leader);
+        let is_news = term > self.leader_term && !was_seen_to_lead;
+        (self.leader, self.leader_term, self.term_is_least) = (Some(leader), term, false);
         if is_news {
             // One that is silent at this very moment stays what it is, whatever others say of it.
             let is_it = |node: &&mut Node| node.id == Some(leader) && !node.awaited;
@@ -291,9 +310,21 @@ impl Roster {
         is_news
     }
 
-    /// A node did what only a leader does.
-    pub(super) fn on_led(&mut self, index: usize) {
-        self.leader = self.nodes[index].id;
+    /// This node leads, as an answer shows. Answers tell no term, but a term has one leader only: if
+    /// none was heard of since the question was asked, in `term_before`, it leads in a later one.
+    pub(super) fn on_led(&mut self, leader: NodeId, term_before: Term) {
+        if self.leader == Some(leader) || self.leader_term != term_before {
+            return;
+        }
+        if self.leader.is_some() {
+            self.leader_term = self.leader_term.next();
+        }
+        (self.leader, self.term_is_least) = (Some(leader), true);
+    }
+
+    /// The term of the newest leader heard of.
+    pub(super) fn leader_term(&self) -> Term {
+        self.leader_term
     }
 
     /// Takes down every link that is up; returns them, to be closed.
@@ -318,11 +349,16 @@ impl Roster {
         self.nodes.iter().map(trouble).collect::<Vec<_>>().join(", ")
     }
 
-    /// Takes over a list of members; those that we learned, and that are members no more, go.
+    /// Takes over a list of members; those that we learned, and that are members no more or moved, go.
+    /// An empty address says only that the node which gave the list does not know it.
     fn learn(&mut self, members: &[MemberAddress]) {
         members.iter().for_each(|member| self.add_member(member));
         if !members.is_empty() {
-            let is_listed = |node: &Node| members.iter().any(|member| member.address == node.address);
+            let is_it = |member: &MemberAddress, node: &Node| match member.address.is_empty() {
+                true => node.id == Some(member.id),
+                false => node.address == member.address,
+            };
+            let is_listed = |node: &Node| members.iter().any(|member| is_it(member, node));
             self.nodes.retain(|node| node.given || node.link != Link::Down || is_listed(node));
         }
     }

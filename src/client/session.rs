@@ -176,7 +176,7 @@ pub struct Session {
     cluster_time: Option<(ClusterTime, Instant)>,
     /// The highest revision heard of.
     revision: Revision,
-    /// How long writes took lately: a mean in which the last one counts for a quarter.
+    /// How long leaders took for a write lately: a mean in which the last one counts for a quarter.
     usual: Duration,
     next_request: u64,
     rng: StdRng,
@@ -275,14 +275,15 @@ impl Session {
         }
     }
 
-    /// Not a byte of this request could be written; the connection is about to be lost.
-    pub fn on_not_sent(&mut self, link: LinkId, request: u64) {
-        if let Some(pending) = &mut self.pending {
-            pending.attempts.on_not_sent(request);
-        }
+    /// Not a byte of this request could be written; the connection is about to be lost, and the
+    /// node is not asked again before that.
+    pub fn on_not_sent(&mut self, now: Instant, link: LinkId, request: u64) {
         self.own.on_not_sent(request);
-        if let Some(index) = self.roster.by_link(link) {
-            self.roster.on_answered(index);
+        if let Some(pending) = &mut self.pending
+            && pending.attempts.on_not_sent(request)
+        {
+            pending.fan_out = true;
+            self.roster.on_broken(link, now);
         }
     }
 
@@ -305,11 +306,13 @@ impl Session {
             (_, None) => true,
         };
         let request = response.id;
-        if self.pending.as_mut().is_some_and(|pending| pending.attempts.on_answered(request, settles)) {
-            self.roster.on_answered(index);
-            self.on_answer(now, index, settles, response);
-        } else {
-            self.own.on_stray_answered(request, settles);
+        let pending = self.pending.as_mut();
+        match pending.and_then(|pending| pending.attempts.on_answered(request, settles)) {
+            Some(attempt) => {
+                self.roster.on_answered(index);
+                self.on_answer(now, index, &attempt, settles, response);
+            }
+            None => self.own.on_stray_answered(request, settles),
         }
     }
 

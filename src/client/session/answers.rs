@@ -1,7 +1,7 @@
 //! Answers: what they mean, and how a request ends.
 
 use super::{Answer, Asked, BUSY_FACTOR, LinkId, OwnSession, Pending, Session};
-use crate::client::attempts::{NamedBy, Verdict, judge};
+use crate::client::attempts::{Attempt, NamedBy, Verdict, judge};
 use crate::client::error::{Error, UnknownReason};
 use crate::client::roster::Route;
 use crate::time::Instant;
@@ -9,11 +9,21 @@ use crate::types::Revision;
 use crate::wire::client::{Refused, RequestBody, Response, ResponseBody};
 
 impl Session {
-    pub(super) fn on_answer(&mut self, now: Instant, index: usize, settles: bool, response: Response) {
+    pub(super) fn on_answer(
+        &mut self,
+        now: Instant,
+        index: usize,
+        attempt: &Attempt,
+        settles: bool,
+        response: Response,
+    ) {
         let Response { revision, body, .. } = response;
         match body {
             ResponseBody::Refused(refused) => self.on_refused(now, index, refused),
-            body if settles => self.on_result(now, index, revision, body),
+            body if settles => {
+                self.note_leader(now, index, attempt);
+                self.on_result(index, revision, body);
+            }
             _ => {
                 let link = self.roster.node(index).link.id().expect("it answered over one");
                 self.on_lost(now, link, "answered what was not asked");
@@ -22,14 +32,25 @@ impl Session {
         }
     }
 
-    fn on_result(&mut self, now: Instant, index: usize, revision: Revision, body: ResponseBody) {
+    /// A result of what only a leader does tells who leads, and how long leaders take. What another
+    /// node kept until it led tells of an election, not of the next leader's pace.
+    fn note_leader(&mut self, now: Instant, index: usize, attempt: &Attempt) {
         let pending = self.pending.as_ref().expect("only called while a request is under way");
-        if pending.route == Route::Leader {
-            self.roster.on_led(index);
+        let leader = match &pending.asked {
+            // The leader that was answers, once it knows the new one.
+            Asked::Other(RequestBody::Transfer { to }) => Some(*to),
+            _ => self.roster.node(index).id,
+        };
+        if let Some(leader) = leader.filter(|_| pending.route == Route::Leader) {
+            self.roster.on_led(leader, attempt.leader_term);
         }
-        if matches!(pending.asked, Asked::Write(_)) {
-            self.usual = (self.usual * 3 + now.since(pending.began)) / 4;
+        if matches!(pending.asked, Asked::Write(_)) && attempt.to_leader {
+            self.usual = (self.usual * 3 + now.since(attempt.sent_at)) / 4;
         }
+    }
+
+    fn on_result(&mut self, index: usize, revision: Revision, body: ResponseBody) {
+        let pending = self.pending.as_ref().expect("only called while a request is under way");
         let known_before = revision <= pending.revision_before || !pending.attempts.perhaps_applied();
         let answer = Answer {
             revision,

@@ -87,12 +87,19 @@ impl Session {
         let silent_leader = self.roster.silent_leader_for(index, now);
         let leads = self.roster.is_leader(index);
         self.roster.on_asked(index);
-        let usual = self.usual;
+        let (usual, leader_term) = (self.usual, self.roster.leader_term());
         let pending = self.pending_mut();
         let patient_until = now + pending.patience(leads, usual);
-        let give_up_at = patient_until + GIVE_UP;
-        let attempt = Attempt { request: id, link, patient_until, give_up_at, overdue: false };
-        pending.attempts.on_sent(attempt);
+        pending.attempts.on_sent(Attempt {
+            request: id,
+            link,
+            sent_at: now,
+            to_leader: leads,
+            leader_term,
+            patient_until,
+            give_up_at: patient_until + GIVE_UP,
+            overdue: false,
+        });
         let time_left = pending.deadline.since(now).as_millis().max(1);
         Request {
             id,

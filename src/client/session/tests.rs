@@ -130,9 +130,10 @@ impl Script {
         self.welcome_of(node, &[A, B, C]);
     }
 
-    /// The node knows the addresses of these.
+    /// The node knows the addresses of these members; of the others it knows only that they are.
     fn welcome_of(&mut self, node: usize, known: &[usize]) {
-        let member = |index: usize| MemberAddress { id: id(index), address: NAMES[index].into() };
+        let address = |index: usize| if known.contains(&index) { NAMES[index] } else { "" };
+        let member = |index: usize| MemberAddress { id: id(index), address: address(index).into() };
         let welcome = Welcome {
             cluster: Some(ClusterId(1)),
             node: id(node),
@@ -140,13 +141,24 @@ impl Script {
             revision: Revision(self.revision),
             term: Term(self.term),
             leader: self.leader.map(NodeId),
-            members: known.iter().copied().map(member).collect(),
+            members: [A, B, C].map(member).to_vec(),
         };
         self.session.on_connected(self.now, self.links[node], &welcome);
     }
 
     fn lost(&mut self, node: usize) {
         self.session.on_lost(self.now, self.links[node], "connection refused");
+    }
+
+    /// The node's socket took no byte of the newest request; its connection is about to be lost.
+    fn not_sent(&mut self, node: usize) {
+        let request = self.sent[node].as_ref().expect("it was asked").id;
+        self.session.on_not_sent(self.now, self.links[node], request);
+    }
+
+    fn transfer(&mut self, to: usize) {
+        let body = RequestBody::Transfer { to: id(to) };
+        self.session.begin(self.now, self.now + Duration::from_secs(5), body);
     }
 
     fn answer(&mut self, node: usize, revision: u64, body: ResponseBody) {

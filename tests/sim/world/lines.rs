@@ -111,7 +111,7 @@ impl World {
                 line.queue(request);
                 self.flush_line(pipe);
             }
-            None => self.clients.all[client].session.on_not_sent(link, request.id),
+            None => self.clients.all[client].session.on_not_sent(self.now, link, request.id),
         }
     }
 
@@ -124,7 +124,9 @@ impl World {
             match result {
                 Ok(true) => session.on_progress(self.now, link),
                 Ok(false) => {}
-                Err(not_sent) => not_sent.into_iter().for_each(|request| session.on_not_sent(link, request)),
+                Err(not_sent) => {
+                    not_sent.into_iter().for_each(|request| session.on_not_sent(self.now, link, request));
+                }
             }
         }
         self.launch(&[self.now]);

@@ -155,3 +155,94 @@ fn leader_that_only_closed_the_connection_is_asked_again_in_the_same_round() {
     script.lost(A);
     assert!(!script.pull().contains("dial a"), "but only once a round");
 }
+
+/// A session whose first leader died and whose second, node `b` of this term, has answered a copy
+/// that it kept.
+fn after_a_failover_to_b(term: u64) -> Script {
+    let mut script = Script::with_put_at_leader();
+    script.lost(A);
+    script.pull();
+    script.welcome(B);
+    assert!(script.pull().starts_with("put b seq 1 ack 1 silent 1@5"));
+    script.written(B, 11, false);
+    script.done();
+    (script.term, script.leader) = (term, Some(2));
+    script
+}
+
+#[test]
+fn second_failover_names_the_second_leader_in_a_term_of_its_own() {
+    for term in [6, 8] {
+        let mut script = after_a_failover_to_b(term);
+        script.put();
+        script.pull();
+        script.lost(B);
+        script.pull();
+        script.welcome(C);
+        let words = script.pull();
+        let expected = format!("put c seq 2 ack 2 silent 2@{term},");
+        assert!(words.starts_with(&expected), "what c tells of b is not news: {words}");
+    }
+}
+
+#[test]
+fn late_answer_of_an_old_leader_does_not_hide_the_new_one() {
+    let mut script = Script::with_put_at_leader();
+    script.advance(100);
+    script.pull();
+    (script.term, script.leader) = (6, Some(3));
+    script.welcome(C);
+    assert!(script.pull().starts_with("put c seq 1 ack 1,"));
+    script.written(A, 11, false);
+    script.done();
+    script.put();
+    assert!(script.pull().starts_with("put c seq 2 ack 2,"), "c leads in a later term");
+}
+
+#[test]
+fn write_after_a_transfer_goes_to_the_new_leader_though_the_old_one_answered() {
+    let mut script = Script::with_put_at_leader();
+    script.written(A, 11, false);
+    script.done();
+    script.transfer(B);
+    assert!(script.pull().starts_with("ask a, "));
+    script.answer(A, 11, ResponseBody::Transferred);
+    script.done();
+    script.put();
+    assert!(script.pull().starts_with("dial b, "));
+    (script.term, script.leader) = (6, Some(2));
+    script.welcome(B);
+    assert!(script.pull().starts_with("put b seq 2 ack 2,"));
+}
+
+#[test]
+fn failover_does_not_make_patience_longer() {
+    for (leader, term) in [(1, 5), (2, 6)] {
+        let mut script = Script::with_put_at_leader();
+        script.lost(A);
+        script.pull();
+        [A, B, C].into_iter().for_each(|node| script.lost(node));
+        script.pull();
+        script.advance(900);
+        script.pull();
+        (script.leader, script.term) = (Some(leader), term);
+        script.welcome(B);
+        assert!(script.pull().contains("put b seq 1"));
+        [A, C].into_iter().for_each(|node| script.lost(node));
+        script.written(B, 11, false);
+        script.done();
+        script.put();
+        assert_eq!(script.pull(), "put b seq 2 ack 2, wait 1000", "100 ms, as ever");
+    }
+}
+
+#[test]
+fn copy_that_a_dead_leader_took_no_byte_of_has_the_others_asked_at_once() {
+    let mut script = Script::with_put_at_leader();
+    script.not_sent(A);
+    assert_eq!(script.pull(), "dial b, dial c, wait 100");
+    script.lost(A);
+    assert_eq!(script.pull(), "dial a, wait 100");
+    script.welcome(C);
+    assert_eq!(script.pull(), "put c seq 1 ack 1 silent 1@5, wait 100");
+}

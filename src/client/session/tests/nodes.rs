@@ -123,6 +123,25 @@ fn node_of_another_cluster_is_not_talked_to() {
 }
 
 #[test]
+fn members_are_kept_though_a_node_that_restarted_does_not_know_where_they_are() {
+    let mut script = Script::new(&[A]);
+    script.get(false);
+    script.pull();
+    script.welcome(A);
+    script.pull();
+    script.answer(A, 10, ResponseBody::Value(None));
+    script.done();
+    script.lost(A);
+    script.leader = None;
+    script.get(false);
+    assert!(script.pull().starts_with("dial a, "));
+    script.welcome_of(A, &[A]);
+    assert!(script.pull().starts_with("ask a, "));
+    script.refused(A, Refused::NoLeader);
+    assert!(script.pull().starts_with("dial b, "), "b and c were learned before");
+}
+
+#[test]
 fn words_of_an_old_connection_are_not_listened_to() {
     let mut script = Script::with_put_at_leader();
     let old = script.links[A];

@@ -5,8 +5,7 @@ use super::*;
 #[test]
 fn write_of_which_no_byte_was_written_is_definite() {
     let mut script = Script::with_put_at_leader();
-    let request = script.sent[A].as_ref().unwrap().id;
-    script.session.on_not_sent(script.links[A], request);
+    script.not_sent(A);
     script.lost(A);
     script.lost(A);
     script.pull();
