@@ -15,6 +15,7 @@ mod hand_over;
 mod members;
 mod parking;
 mod reads;
+mod recovered;
 mod requests;
 mod snapshots;
 mod space;
@@ -44,7 +45,8 @@ use space::Space;
 use timers::{Timer, Timers};
 use writes::Writes;
 
-pub use snapshots::{SnapshotOptions, StateError, state_of};
+pub use recovered::{StateError, state_of};
+pub use snapshots::SnapshotOptions;
 
 /// A client's connection, as the server names it; opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,10 +159,10 @@ impl<D: Disk> Replica<D> {
     ) -> Result<Self, StateError> {
         let config = caps.raft_config(recovered.node, &options);
         let mut snapshots = Snapshots::new(&options, caps.sessions, storage.snapshot_id());
-        if let (state, Some(snapshot)) = snapshots::restored(recovered.restored, caps.sessions)? {
+        if let (state, Some(snapshot)) = recovered::state_and_snapshot(recovered.restored, caps.sessions)? {
             snapshots.restored = Some(Restored { snapshot, state, configuration: None });
         }
-        let (state, snapshot) = snapshots::restored(recovered.snapshot, caps.sessions)?;
+        let (state, snapshot) = recovered::state_and_snapshot(recovered.snapshot, caps.sessions)?;
         Ok(Self {
             own: Own {
                 id: recovered.node,

@@ -100,6 +100,10 @@ impl Disk for NotedDisk {
         self.disk.write_at(file, offset, bytes)
     }
 
+    fn shrink(&mut self, file: &File, size_bytes: u64) -> io::Result<()> {
+        self.disk.shrink(file, size_bytes)
+    }
+
     fn sync(&mut self, file: &File) -> io::Result<()> {
         if *self.journal.is_disk_dead.borrow() {
             return Err(io::Error::other("the disk is dead"));

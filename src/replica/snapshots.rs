@@ -12,16 +12,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bytes::Bytes;
-use thiserror::Error;
-
 use super::backups::Backups;
 use super::founding::Restored;
 use super::{Options, Replica, Transport};
-use crate::kv::{Limits, SnapshotError, SnapshotReader, SnapshotWriter, StateMachine};
+use crate::kv::{Limits, SnapshotReader, SnapshotWriter};
 use crate::planted::{Bug, is_planted};
 use crate::raft::{LogBounds, SnapshotInput};
-use crate::storage::{Disk, OpenSnapshot, RecoveredSnapshot, WriteError};
+use crate::storage::{Disk, OpenSnapshot, WriteError};
 use crate::time::{Duration, Instant};
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::MAX_SNAPSHOT_CHUNK_BYTES;
@@ -181,48 +178,13 @@ impl<F> Snapshots<F> {
     }
 }
 
-/// A snapshot whose bytes are intact, but whose state this program cannot read.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the state in the snapshot at index {index} cannot be read ({cause}): use the kvstore that wrote it")]
-pub struct StateError {
-    /// What the snapshot stands for.
-    pub index: LogIndex,
-    /// What is not understood.
-    pub cause: SnapshotError,
-}
-
-/// The state at the start of a node: that of its snapshot.
-pub(super) fn restored(
-    recovered: Option<RecoveredSnapshot>,
-    limits: Limits,
-) -> Result<(StateMachine, Option<Snapshot>), StateError> {
-    let Some(RecoveredSnapshot { snapshot, state }) = recovered else {
-        return Ok((StateMachine::new(limits), None));
-    };
-    let state = state_of(&snapshot, state, limits)?;
-    Ok((state, Some(snapshot)))
-}
-
-/// The state in a snapshot that was recovered, built of its slices with the cluster's limits.
-///
-/// # Errors
-/// If its bytes, which are intact, are of another format, or not the state at its index.
-pub fn state_of(snapshot: &Snapshot, state: Vec<Bytes>, limits: Limits) -> Result<StateMachine, StateError> {
-    let mut reader = SnapshotReader::new(limits);
-    let fed = state.into_iter().try_for_each(|slice| reader.feed(&slice));
-    let state = fed.and_then(|()| reader.finish()).and_then(|state| {
-        let is_right = state.revision() == snapshot.index.into();
-        is_right.then_some(state).ok_or(SnapshotError::Contradiction("the state is not that of its index"))
-    });
-    state.map_err(|cause| StateError { index: snapshot.index, cause })
-}
-
 impl<D: Disk> Replica<D> {
     /// Whether there is a slice to do that waits for nothing.
     pub(super) fn has_snapshot_work(&self) -> bool {
         let snapshots = &self.snapshots;
         matches!(snapshots.work, Work::Writing { .. })
             || snapshots.is_releasing
+            || self.storage.has_removed()
             || !snapshots.waiting.is_empty()
             || !snapshots.remains.is_empty()
             || snapshots.transfers.values().any(|transfer| transfer.resend_at.is_none())
@@ -255,6 +217,7 @@ impl<D: Disk> Replica<D> {
         self.raft.compact(COMPACT_ENTRIES, self.snapshots.options.log_bounds);
         self.snapshots.dismantle();
         self.serve_backups()?;
+        self.storage.free_removed()?;
 
         if let Some((from, chunk)) = self.snapshots.waiting.pop_front() {
             self.on_chunk(now, from, chunk)

@@ -46,6 +46,9 @@ pub trait Disk {
     /// Writes at most all of `bytes` at `offset`; a file grows as needed. Gives how many.
     fn write_at(&mut self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Cuts off what a file that lost its name holds beyond `size_bytes`, so that this is free again.
+    fn shrink(&mut self, file: &Self::File, size_bytes: u64) -> io::Result<()>;
+
     /// Makes all that was written to a file durable.
     fn sync(&mut self, file: &Self::File) -> io::Result<()>;
 
@@ -276,6 +279,10 @@ impl Disk for FileDisk {
 
     fn write_at(&mut self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         FileExt::write_at(file, bytes, offset)
+    }
+
+    fn shrink(&mut self, file: &File, size_bytes: u64) -> io::Result<()> {
+        file.set_len(size_bytes)
     }
 
     fn sync(&mut self, file: &File) -> io::Result<()> {

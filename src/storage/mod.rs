@@ -33,12 +33,15 @@ mod backup;
 mod disk;
 mod inspect;
 mod recovery;
+mod removed;
 mod restore;
 mod segment;
 mod snapshot_file;
 mod snapshots;
 mod state;
 mod wal;
+
+use std::rc::Rc;
 
 use thiserror::Error;
 
@@ -52,6 +55,7 @@ pub use snapshots::OpenSnapshot;
 use bytes::Bytes;
 
 use recovery::Sorted;
+use removed::Removed;
 use segment::{PAGE_BYTES, RecordKind};
 use snapshot_file::is_snapshot_name;
 use snapshots::Draft;
@@ -250,6 +254,9 @@ pub struct Storage<D: Disk> {
     wal: Wal<D::File>,
     durable: Durable,
     draft: Option<Draft<D::File>>,
+    /// The recorded snapshot's file, since somebody read it.
+    snapshot_file: Option<Rc<D::File>>,
+    removed: Removed<D::File>,
     failed: Option<WriteError>,
 }
 
@@ -297,7 +304,8 @@ impl<D: Disk> Storage<D> {
         recovery::remove(&mut disk, &replaced)?;
         let restored = restored.map(|(_, restored)| restored);
         let recovered = Recovered { restored, ..recovered(&durable.state, snapshot, entries) };
-        Ok((Self { disk, wal, durable, draft: None, failed: None }, recovered))
+        let (snapshot_file, removed) = (None, Removed::default());
+        Ok((Self { disk, wal, durable, draft: None, snapshot_file, removed, failed: None }, recovered))
     }
 
     /// Makes one turn's batch durable: one write and one sync; nothing at all if it is empty.

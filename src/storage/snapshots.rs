@@ -7,6 +7,8 @@
 //! that no record names, which the next start removes, or segments that nobody needs, which it
 //! releases.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 use super::disk::{self, Disk};
@@ -44,7 +46,7 @@ enum Content {
 /// another.
 #[derive(Debug)]
 pub struct OpenSnapshot<F> {
-    file: F,
+    file: Rc<F>,
     id: SnapshotId,
 }
 
@@ -211,10 +213,10 @@ impl<D: Disk> Storage<D> {
     /// # Errors
     /// As [`Storage::persist`].
     pub fn abandon_snapshot(&mut self) -> Result<(), WriteError> {
-        match self.draft.take() {
-            Some(_) => self.on_disk(|disk, _| remove(disk, UNFINISHED_SNAPSHOT)),
-            None => Ok(()),
-        }
+        let Some(draft) = self.draft.take() else { return Ok(()) };
+        self.on_disk(|disk, _| remove(disk, UNFINISHED_SNAPSHOT))?;
+        self.removed.push(Rc::new(draft.file), draft.written_bytes);
+        Ok(())
     }
 
     /// Releases one segment of the log that the snapshot replaces: it becomes a spare, or it is
@@ -243,9 +245,19 @@ impl<D: Disk> Storage<D> {
     /// gone.
     pub fn open_snapshot(&mut self) -> Result<Option<OpenSnapshot<D::File>>, WriteError> {
         let Some(id) = self.durable.state.snapshot else { return Ok(None) };
-        let name = snapshot_name(id.index);
-        let file = self.disk.open(&name).map_err(|cause| wal::failed(&self.disk, "open", &name, &cause))?;
+        let file = match &self.snapshot_file {
+            Some(file) => Rc::clone(file),
+            None => self.open_file(&snapshot_name(id.index))?,
+        };
+        self.snapshot_file = Some(Rc::clone(&file));
         Ok(Some(OpenSnapshot { file, id }))
+    }
+
+    fn open_file(&mut self, name: &str) -> Result<Rc<D::File>, WriteError> {
+        self.on_disk(|disk, _| match disk.open(name) {
+            Ok(file) => Ok(Rc::new(file)),
+            Err(cause) => Err(wal::failed(disk, "open", name, &cause)),
+        })
     }
 
     /// Reads at most `max_bytes` of a snapshot's file from `offset` on; nothing at its end.
@@ -328,10 +340,39 @@ impl<D: Disk> Storage<D> {
         let payload = encode_snapshot(&id, resets_log);
         self.write(|wal, disk, durable| wal.append(disk, durable, (RecordKind::Snapshot, &payload)))?;
         let before = self.durable.apply_snapshot(id, resets_log);
-        match before {
-            Some(SnapshotId { index, .. }) => self.on_disk(|disk, _| remove(disk, &snapshot_name(index))),
-            None => Ok(()),
-        }
+        before.map_or(Ok(()), |before| self.remove_replaced(before))
+    }
+
+    fn remove_replaced(&mut self, SnapshotId { index, bytes, .. }: SnapshotId) -> Result<(), WriteError> {
+        let name = snapshot_name(index);
+        let file = match self.snapshot_file.take() {
+            Some(file) => file,
+            None => self.open_file(&name)?,
+        };
+        self.on_disk(|disk, _| remove(disk, &name))?;
+        self.removed.push(file, bytes);
+        Ok(())
+    }
+
+    /// Whether [`Storage::free_removed`] has something to do.
+    #[must_use]
+    pub fn has_removed(&self) -> bool {
+        self.removed.has_unread()
+    }
+
+    /// Gives the file system back some of what was removed and is not read any more. To be called
+    /// once a turn, since it takes its time.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    pub fn free_removed(&mut self) -> Result<(), WriteError> {
+        let mut removed = std::mem::take(&mut self.removed);
+        let freed = self.on_disk(|disk, _| {
+            let freed = removed.free_slice(disk);
+            freed.map_err(|cause| wal::failed(disk, "cut short", "a removed file", &cause))
+        });
+        self.removed = removed;
+        freed
     }
 
     fn on_disk<T>(

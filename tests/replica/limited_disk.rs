@@ -62,6 +62,10 @@ impl Disk for LimitedDisk {
         self.disk.write_at(file, offset, bytes)
     }
 
+    fn shrink(&mut self, file: &Self::File, size_bytes: u64) -> io::Result<()> {
+        self.disk.shrink(file, size_bytes)
+    }
+
     fn sync(&mut self, file: &Self::File) -> io::Result<()> {
         self.disk.sync(file)
     }

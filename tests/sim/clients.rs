@@ -9,6 +9,7 @@ use kvstore::client::session::{LinkId, Session};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{ClientId, ClientName, Sequence};
 use kvstore::wire::client::Operation;
+use kvstore::wire::entry::SnapshotId;
 
 use super::node::{Connection, address, id_of};
 use super::operations::Asked;
@@ -27,6 +28,13 @@ pub(crate) struct ClientLink {
     pub(crate) connection: Option<Connection>,
 }
 
+/// What a client has of a backup.
+#[derive(Debug)]
+pub(crate) struct Backup {
+    pub(crate) id: SnapshotId,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// A client's process, and those that take its place.
 pub(crate) struct SimClient {
     /// Counts the processes.
@@ -40,6 +48,7 @@ pub(crate) struct SimClient {
     pub(crate) wake_at: Option<Instant>,
     /// When its operation began it knew a node that is well.
     pub(crate) knew_core: bool,
+    pub(crate) backup: Option<Backup>,
     name: Option<ClientName>,
     next_sequence: u64,
     /// What it saw last of each key, to compare with.
@@ -67,6 +76,7 @@ impl SimClient {
             doubtful: None,
             wake_at: None,
             knew_core: false,
+            backup: None,
             name: name.map(|name| ClientName::new(name.as_bytes()).expect("a short name")),
             next_sequence: 1,
             seen: BTreeMap::new(),
@@ -78,6 +88,7 @@ impl SimClient {
         self.life += 1;
         self.session = session;
         self.links.clear();
+        self.backup = None;
         self.operation = None;
         self.wake_at = None;
     }
@@ -139,8 +150,11 @@ impl Workload {
         Bytes::from(value + &".".repeat(padding))
     }
 
-    /// What a client asks next.
+    /// What a client asks next: often the next bytes of a backup that it has begun.
     pub(crate) fn draw(&mut self, client: &SimClient) -> Asked {
+        if let Some(Backup { id, bytes }) = client.backup.as_ref().filter(|_| self.rng.chance(700_000)) {
+            return Asked::Backup { snapshot: Some(*id), offset: bytes.len() as u64 };
+        }
         match self.rng.weighted(&self.plan.mix) {
             0 => Asked::Write(Operation::Put { key: self.key(), value: self.value() }),
             1 => Asked::Write(Operation::Delete { key: self.key() }),
@@ -155,8 +169,11 @@ impl Workload {
                 let prefix = if self.rng.chance(500_000) { Bytes::from_static(b"k") } else { self.key() };
                 Asked::Scan { prefix, limit: self.rng.between(1, 12) as u32, stale: kind == 6 }
             }
-            _ if self.rng.chance(500_000) => Asked::Status,
-            _ => Asked::Transfer { to: id_of(self.rng.index(self.nodes)) },
+            _ => match self.rng.below(3) {
+                0 => Asked::Status,
+                1 => Asked::Transfer { to: id_of(self.rng.index(self.nodes)) },
+                _ => Asked::Backup { snapshot: None, offset: 0 },
+            },
         }
     }
 }

@@ -8,6 +8,9 @@
 //! it. After a sync that failed its writes are no longer waiting for any other, and reads show
 //! either version.
 
+#[path = "disk/inode.rs"]
+mod inode;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +20,7 @@ use kvstore::storage::Disk;
 use rand::rngs::Xoshiro256PlusPlus as Rng;
 use rand::{RngExt, SeedableRng};
 
-const SECTOR_BYTES: usize = 512;
+use inode::Inode;
 
 /// When operations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +77,6 @@ struct Machine {
     capacity_bytes: u64,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    cache: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<(usize, Vec<u8>)>,
-}
-
 #[derive(Clone, Debug)]
 enum NameChange {
     Create(String, usize),
@@ -108,8 +104,8 @@ impl SimDisk {
         Self { machine: Rc::new(RefCell::new(machine)) }
     }
 
-    /// Another disk with the same content, which goes its own way from here on. What no name leads to
-    /// is not on it.
+    /// Another disk with the same content, which goes its own way from here on, and has room. What no
+    /// name leads to is not on it.
     pub(crate) fn fork(&self, seed: u64) -> Self {
         let machine = self.machine.borrow();
         let named = machine.named();
@@ -123,6 +119,7 @@ impl SimDisk {
             names: machine.names.clone(),
             durable_names: machine.durable_names.clone(),
             pending_names: machine.pending_names.clone(),
+            capacity_bytes: u64::MAX,
             ..*machine
         };
         Self { machine: Rc::new(RefCell::new(fork)) }
@@ -142,6 +139,12 @@ impl SimDisk {
     /// How much all files together may hold.
     pub(crate) fn set_capacity(&self, capacity_bytes: u64) {
         self.machine.borrow_mut().capacity_bytes = capacity_bytes;
+    }
+
+    /// Leaves room for so much more than there is.
+    pub(crate) fn leave_free(&self, bytes: u64) {
+        let mut machine = self.machine.borrow_mut();
+        machine.capacity_bytes = machine.used_bytes() + bytes;
     }
 
     /// How many operations and how many syncs of files there were since the last `set_fault`.
@@ -235,9 +238,12 @@ impl Machine {
         Ok(self.rng.random_range(1..=count))
     }
 
+    fn used_bytes(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].cache.len() as u64).sum()
+    }
+
     fn free_bytes(&self) -> u64 {
-        let used: u64 = self.names.values().map(|inode| self.inodes[*inode].cache.len() as u64).sum();
-        self.capacity_bytes.saturating_sub(used)
+        self.capacity_bytes.saturating_sub(self.used_bytes())
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -273,35 +279,6 @@ impl Machine {
     }
 }
 
-impl Inode {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        overwrite(&mut self.cache, offset, bytes);
-        self.pending.push((offset, bytes.to_vec()));
-    }
-
-    fn sync(&mut self) {
-        for (offset, bytes) in std::mem::take(&mut self.pending) {
-            overwrite(&mut self.durable, offset, &bytes);
-        }
-    }
-
-    fn lose_power(&mut self, rng: &mut Rng) {
-        for (offset, bytes) in std::mem::take(&mut self.pending) {
-            tear(&mut self.durable, offset, &bytes, rng);
-        }
-        self.cache = self.durable.clone();
-    }
-
-    /// Some of it may be stored, none of it waits any more, and reads show either version.
-    fn fail_sync(&mut self, rng: &mut Rng) {
-        let cache = self.cache.clone();
-        self.lose_power(rng);
-        if rng.random_bool(0.7) {
-            self.cache = cache;
-        }
-    }
-}
-
 fn apply(change: &NameChange, names: &mut BTreeMap<String, usize>) {
     match change {
         NameChange::Create(name, inode) => {
@@ -316,34 +293,6 @@ fn apply(change: &NameChange, names: &mut BTreeMap<String, usize>) {
         NameChange::Remove(name) => {
             names.remove(name);
         }
-    }
-}
-
-fn overwrite(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
-    }
-    file[offset..end].copy_from_slice(bytes);
-}
-
-/// Leaves of one write what a power cut leaves. What was in the file before and is not overwritten
-/// stays as it was.
-fn tear(file: &mut Vec<u8>, offset: usize, bytes: &[u8], rng: &mut Rng) {
-    let cut = rng.random_range(0..=bytes.len());
-    match rng.random_range(0..6) {
-        0 => overwrite(file, offset, bytes),
-        1 => {}
-        2 => overwrite(file, offset, &bytes[..cut]),
-        3 => overwrite(file, offset, &bytes[..cut - cut % SECTOR_BYTES]),
-        4 => {
-            for (sector, content) in bytes.chunks(SECTOR_BYTES).enumerate() {
-                if rng.random_bool(0.5) {
-                    overwrite(file, offset + sector * SECTOR_BYTES, content);
-                }
-            }
-        }
-        _ => file.resize(file.len().max(offset + bytes.len()), 0),
     }
 }
 
@@ -408,6 +357,19 @@ impl Disk for SimDisk {
             machine.inode(file)?.write(offset as usize, &bytes[..part]);
         }
         result.map(|()| count)
+    }
+
+    fn shrink(&mut self, file: &SimFile, size_bytes: u64) -> io::Result<()> {
+        let machine = &mut *self.machine.borrow_mut();
+        let (done, result) = machine.begin();
+        let is_named = machine.names.values().any(|inode| *inode == file.inode);
+        assert!(!is_named, "a file that has a name is cut short");
+        if done {
+            let size = usize::try_from(size_bytes).expect("files are addressable");
+            let is_durable = machine.rng.random_bool(0.5);
+            machine.inode(file)?.shrink(size, is_durable);
+        }
+        result
     }
 
     fn sync(&mut self, file: &SimFile) -> io::Result<()> {

@@ -12,6 +12,7 @@ use kvstore::client::{Error, Identity};
 use kvstore::time::Instant;
 use kvstore::types::{ClientId, NodeId, Sequence};
 use kvstore::wire::client::{Operation, RequestBody, ResponseBody, Write};
+use kvstore::wire::entry::SnapshotId;
 
 use super::checker::violated;
 use super::reference::Reference;
@@ -24,6 +25,7 @@ pub(crate) enum Asked {
     Scan { prefix: Bytes, limit: u32, stale: bool },
     Transfer { to: NodeId },
     Status,
+    Backup { snapshot: Option<SnapshotId>, offset: u64 },
 }
 
 /// How it ended.
@@ -71,6 +73,7 @@ impl Asked {
             Asked::Scan { prefix, limit, stale } => RequestBody::Scan { prefix, after: None, limit, stale },
             Asked::Transfer { to } => RequestBody::Transfer { to },
             Asked::Status => RequestBody::Status,
+            Asked::Backup { snapshot, offset } => RequestBody::Backup { snapshot, offset },
         }
     }
 }
@@ -162,6 +165,10 @@ impl Operations {
                 // After a restart nobody knows how much of the log is committed.
                 let mut bounds = status.bounds.iter().filter(|bound| bound.name != "uncommitted_bytes");
                 (bounds.all(|bound| bound.used <= bound.cap), false)
+            }
+            (Asked::Backup { snapshot, .. }, ResponseBody::BackupChunk { snapshot: found, .. }) => {
+                let oldest = snapshot.map_or(record.floor, |asked| asked.index.0);
+                (found.index.0 <= revision, found.index.0 < oldest)
             }
             _ => (false, false),
         };

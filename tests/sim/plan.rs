@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     Damage,
     /// The next syncs of a disk are slow.
     DiskStall,
+    /// Other programs fill a disk, nearly or in full, and later give it back.
+    FullDisk,
     /// A process does not run for a while.
     Pause,
     /// A monotonic clock jumps ahead.
@@ -84,7 +86,7 @@ const CLASSES: [&[Fault]; 5] = [
         Fault::PowerCutInWrite,
         Fault::PowerCutInSnapshot,
     ],
-    &[Fault::DiskError, Fault::Damage, Fault::DiskStall],
+    &[Fault::DiskError, Fault::Damage, Fault::DiskStall, Fault::FullDisk],
     &[Fault::Pause, Fault::ClockJump],
     &[
         Fault::Isolate,
@@ -101,7 +103,7 @@ const CLASSES: [&[Fault]; 5] = [
 
 /// How often each fault happens compared to the others: the mean time between two of a kind is the
 /// run's own mean times this.
-const RARITY: [(Fault, u32); 26] = [
+const RARITY: [(Fault, u32); 27] = [
     (Fault::Kill, 3),
     (Fault::PowerCut, 4),
     (Fault::KillAll, 12),
@@ -111,6 +113,7 @@ const RARITY: [(Fault, u32); 26] = [
     (Fault::DiskError, 8),
     (Fault::Damage, 4),
     (Fault::DiskStall, 4),
+    (Fault::FullDisk, 6),
     (Fault::Pause, 3),
     (Fault::ClockJump, 8),
     (Fault::Isolate, 3),

@@ -21,6 +21,8 @@ pub(crate) struct DiskCounts {
     pub(crate) read_back: u64,
     /// Refused, with a bit that was another.
     pub(crate) refused: u64,
+    /// Requests refused since disks were nearly full.
+    pub(crate) refusing: u64,
 }
 
 /// Counts over one run or many.
@@ -85,6 +87,7 @@ impl Stats {
         self.disks.refused += run.disks.refused;
         self.undecided += run.undecided;
         self.snapshots.add(&run.snapshots);
+        self.disks.refusing += run.disks.refusing;
         self.faults.add(&run.faults);
         for (sum, count) in self.messages.iter_mut().zip(run.messages) {
             *sum += count;
@@ -113,6 +116,9 @@ impl Stats {
         if !missing.is_empty() && self.runs >= RUNS_WITH_ALL_OF_SNAPSHOTS {
             found.push(format!("no snapshot was {missing:?}"));
         }
+        if self.disks.refusing == 0 && self.runs >= RUNS_WITH_ALL_OF_SNAPSHOTS {
+            found.push("no request refused for want of space".to_owned());
+        }
         let missing: Vec<&SocketFault> =
             SOCKET_FAULTS.iter().filter(|fault| !self.faults.at_sockets.contains_key(fault)).collect();
         if mode == Mode::Bytes && !missing.is_empty() {
@@ -135,7 +141,7 @@ impl Stats {
         format!(
             "{} runs, {} simulated cluster-seconds ({} counted) in {:.1} s: {:.0} a second\n\
              {} events, {} answers, {} unknown outcomes, {} leaders, {} disk images read back, {} damaged ones refused, {} undecided\n\
-             {:?}\n{} faults: {:?}\nmessages by type: {:?}\n\
+             {:?}, {} requests without space\n{} faults: {:?}\nmessages by type: {:?}\n\
              sockets: {} messages late, {:?}",
             self.runs,
             self.simulated.as_secs(),
@@ -150,6 +156,7 @@ impl Stats {
             self.disks.refused,
             self.undecided,
             self.snapshots,
+            self.disks.refusing,
             self.fault_count(),
             self.faults.planned,
             &self.messages[1..],

@@ -20,6 +20,8 @@ pub(crate) struct SnapshotCounts {
     pub(crate) restarted: u64,
     /// Given up, whole or in part, for another.
     pub(crate) abandoned: u64,
+    /// Made a whole backup of, by a client.
+    pub(crate) backed_up: u64,
 }
 
 /// The chunk that a follower was sent last, until it has installed all of it.
@@ -77,11 +79,12 @@ impl SnapshotCounts {
         self.resumed += other.resumed;
         self.restarted += other.restarted;
         self.abandoned += other.abandoned;
+        self.backed_up += other.backed_up;
     }
 
     /// What never happened.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
-        let Self { taken, sent, installed, resumed, restarted, abandoned } = *self;
+        let Self { taken, sent, installed, resumed, restarted, abandoned, backed_up } = *self;
         let named = [
             (taken, "taken"),
             (sent, "sent"),
@@ -89,6 +92,7 @@ impl SnapshotCounts {
             (resumed, "resumed"),
             (restarted, "restarted"),
             (abandoned, "abandoned"),
+            (backed_up, "backed up"),
         ];
         named.into_iter().filter(|(count, _)| *count == 0).map(|(_, name)| name).collect()
     }

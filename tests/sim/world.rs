@@ -5,6 +5,7 @@
 //! of a node the [`Checker`] looks at the whole cluster.
 
 mod asking;
+mod backups;
 mod faults;
 mod images;
 mod leaders;
@@ -118,6 +119,8 @@ enum Event {
     FixedFault(Box<DueFault>),
     /// A machine loses power.
     PowerCut { node: usize },
+    /// Other programs give a machine's disk back.
+    FreeDisk { node: usize },
     /// A machine gets power, if need be, and a process.
     Start { node: usize },
     /// Ways are open again.
@@ -271,6 +274,10 @@ impl World {
             Event::Fault(fault) => self.on_fault(fault),
             Event::FixedFault(due) => self.on_fixed_fault(due),
             Event::PowerCut { node } => self.end_process(node, End::PowerCut),
+            Event::FreeDisk { node } if self.phase == Phase::Turmoil => {
+                self.nodes[node].disk.set_capacity(u64::MAX);
+            }
+            Event::FreeDisk { .. } => {} // it was freed meanwhile, or is full for good
             Event::Start { node } => self.start(node),
             Event::Unblock(ways) if self.phase == Phase::Turmoil => self.unblock(&ways),
             Event::Block(ways) if self.phase == Phase::Turmoil => self.block(&ways),

@@ -102,6 +102,11 @@ impl Disk for Memory {
         Ok(bytes.len())
     }
 
+    fn shrink(&mut self, file: &usize, size_bytes: u64) -> io::Result<()> {
+        Rc::make_mut(&mut self.touch().inodes[*file]).truncate(size_bytes as usize);
+        Ok(())
+    }
+
     fn sync(&mut self, _file: &usize) -> io::Result<()> {
         Ok(())
     }

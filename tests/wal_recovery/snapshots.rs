@@ -213,6 +213,7 @@ impl Node {
             self.done = self.begun;
             storage.mark_synced()?;
             storage.release_segment()?;
+            storage.free_removed()?;
             if self.done.is_multiple_of(3) {
                 storage.prepare_spare(5 << 10)?;
             }
@@ -490,11 +491,39 @@ fn snapshot_open_for_reading_can_be_read_when_another_has_replaced_it() {
 }
 
 #[test]
+fn replaced_snapshot_is_given_back_slice_by_slice_once_nobody_reads_it() {
+    let (mut storage, _) = open(&small_node().disk.fork(1)).unwrap();
+    storage.begin_snapshot(snapshot_of(25, Term(0))).unwrap();
+    (0..20).for_each(|_| storage.write_snapshot(&[7; 1 << 20]).unwrap());
+    let large = storage.save_snapshot().unwrap();
+    let free = |storage: &mut Storage<SimDisk>| {
+        let mut turns = 0;
+        while storage.has_removed() {
+            storage.free_removed().unwrap();
+            turns += 1;
+        }
+        turns
+    };
+    // Reads begin; both readers have the same file open.
+    let readers = [(); 2].map(|()| storage.open_snapshot().unwrap().unwrap());
+    save(&mut storage, 30, Term(0)).unwrap();
+    assert_eq!(free(&mut storage), 1, "the small one before it");
+    let end = storage.read_snapshot(&readers[1], large.bytes - 10, 1000).unwrap();
+    assert_eq!(end.len(), 10, "it is whole while somebody reads it");
+    drop(readers);
+    assert_eq!(free(&mut storage), 3, "8, 8 and 4 MiB");
+    // So is what was begun and given up.
+    storage.begin_copy().unwrap();
+    storage.abandon_snapshot().unwrap();
+    assert_eq!(free(&mut storage), 1);
+}
+
+#[test]
 fn room_for_a_snapshot_is_what_is_left_of_the_disk() {
     let disk = SimDisk::new(1);
     let options = Options { segment_bytes: 16 << 10, sync: true };
     let (mut storage, _) = Storage::open(disk.clone(), NODE, options, Incarnation(9)).unwrap();
-    disk.set_capacity(100 << 10);
+    disk.leave_free(80 << 10);
     assert_eq!(storage.reserve_bytes(50, 2), 50 + (32 << 10));
     assert!(storage.has_room_for(60 << 10));
     assert!(!storage.has_room_for(70 << 10), "one segment must fit besides");

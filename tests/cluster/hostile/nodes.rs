@@ -1,6 +1,7 @@
 //! Connections that pretend to be nodes: forged, replayed, of another cluster, out of their minds.
 
 use std::collections::VecDeque;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use rustix::process::Signal;
 use super::Target;
 use super::raw::{Raw, frame};
 use crate::cluster::{Cluster, PATIENCE};
-use crate::setup::{CALM, client_of, stop};
+use crate::setup::{CALM, client_of, eventually, stop};
 
 static DIALS: AtomicU64 = AtomicU64::new(1);
 
@@ -219,6 +220,45 @@ fn forged_introduction_of_a_dead_member_is_not_believed_and_keeps_nobody_out() -
         let seen = refusal(&mut raw).with_context(|| format!("boot {boot}"))?;
         ensure!(seen == RefusalReason::NotConfirmed, "{seen:?} for boot {boot}");
     }
+    restart_is_linked(&mut target.cluster, false)
+}
+
+/// Waits for this node's next dial to the listener. Gives its number, and all that was accepted until
+/// then: a dial that is closed is not owned up to in any case.
+fn next_dial(listener: &TcpListener, node: u64) -> Result<(DialNumber, Vec<Raw>)> {
+    let mut accepted = Vec::new();
+    loop {
+        let mut raw = Raw::new(eventually("a dial", || listener.accept().ok())?.0)?;
+        let frame = raw.next()?.filter(|frame| frame.kind == FrameKind::PeerHello);
+        if let Some(frame) = frame {
+            let hello = PeerHello::decode(&mut Reader::new(frame.payload))?;
+            accepted.push(raw);
+            if hello.node == NodeId(node) {
+                return Ok((hello.dial, accepted));
+            }
+        }
+    }
+}
+
+#[test]
+fn dial_that_whoever_has_a_dead_members_port_passes_on_is_not_believed() -> Result<()> {
+    let mut target = Target::new()?;
+    let (who, cluster) = (identity(&target.cluster, 2)?, Raw::client(target.port())?.1.cluster);
+    target.cluster.signal(1, Signal::KILL)?;
+    target.cluster.wait_for_exit(1)?;
+    let listener = TcpListener::bind(("127.0.0.1", target.cluster.port(1)))?;
+    listener.set_nonblocking(true)?;
+    for boot in [who.boot.0, who.boot.0 + 1] {
+        // Node 3 takes the listener for node 2; node 1 is shown that very dial, as if it led to it.
+        let (dial, kept_open) = next_dial(&listener, 3)?;
+        let forged = PeerHello { dial, ..hello(cluster, 3, who.incarnation.0, boot) };
+        let mut raw = introduce(target.port(), &forged)?;
+        absurd().iter().try_for_each(|absurd| raw.send(&message(absurd)))?;
+        let seen = refusal(&mut raw).with_context(|| format!("boot {boot}"))?;
+        ensure!(seen == RefusalReason::NotConfirmed, "{seen:?} for boot {boot}");
+        drop(kept_open);
+    }
+    drop(listener);
     restart_is_linked(&mut target.cluster, false)
 }
 

@@ -62,7 +62,11 @@ pub(super) struct Raw {
 impl Raw {
     /// Connects, and says nothing.
     pub(super) fn connect(port: u16) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::new(TcpStream::connect(("127.0.0.1", port))?)
+    }
+
+    /// One that is there.
+    pub(super) fn new(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -209,9 +209,15 @@ impl World {
 
     /// What a client remembers of an answer, and of a failure.
     fn learn(&mut self, client: usize, number: usize, result: &Result<Answer, Error>) {
+        if matches!(result, Err(Error::NoSpace(_))) {
+            self.stats.disks.refusing += 1;
+        }
         let this = &mut self.clients.all[client];
         let asked = self.operations.record(number).asked.clone();
         match (result, asked) {
+            (Ok(Answer { body: ResponseBody::BackupChunk { snapshot, offset, chunk }, .. }), _) => {
+                self.on_backup_chunk(client, *snapshot, *offset, chunk);
+            }
             (Ok(Answer { body: ResponseBody::Value(value), .. }), Asked::Get { key, .. }) => {
                 this.see(key, value.clone());
             }

@@ -82,6 +82,7 @@ impl World {
                 let slow = self.plan.timing.election_max * 2;
                 self.nodes[node].slow_until = (until, slow);
             }
+            Fault::FullDisk => self.fill_disk(node),
             Fault::Pause => {
                 let until = self.now + self.how_long();
                 self.pause(node, until);
@@ -129,6 +130,14 @@ impl World {
             let after = rng.duration(Duration::ZERO, Duration::from_millis(60));
             self.queue.add(self.now + after, Event::PowerCut { node });
         }
+    }
+
+    /// So little is left of a disk that its node keeps it in reserve, or not even that.
+    fn fill_disk(&mut self, node: usize) {
+        let left = self.streams.faults.below(6 * self.plan.disk.segment_bytes);
+        let until = self.now + self.how_long();
+        self.nodes[node].disk.leave_free(left);
+        self.queue.add(until, Event::FreeDisk { node });
     }
 
     /// The nodes that write a snapshot of their own or receive one.

@@ -35,9 +35,11 @@ pub(super) enum Defect {
     Sleepy,
     /// Its syncs take longer than an election timeout.
     SlowDisk,
+    /// Other programs keep what is left of its disk.
+    FullDisk,
 }
 
-const DEFECTS: [Defect; 8] = [
+const DEFECTS: [Defect; 9] = [
     Defect::Dead,
     Defect::Deaf,
     Defect::Mute,
@@ -46,6 +48,7 @@ const DEFECTS: [Defect; 8] = [
     Defect::Restarting,
     Defect::Sleepy,
     Defect::SlowDisk,
+    Defect::FullDisk,
 ];
 
 /// For so many maximum election timeouts the cluster may look for a leader.
@@ -64,12 +67,17 @@ impl World {
         self.trace.line(self.now, || format!("liveness: the core is {:?}", shown(&core)));
         self.phase = Phase::Liveness { core: core.clone() };
         self.heal();
+        let mut may_lead = None;
         for node in (0..self.plan.nodes).filter(|node| !core.contains(node)) {
             let how = self.streams.faults.pick(&DEFECTS);
             self.trace.line(self.now, || format!("node {} is broken for good: {how:?}", node + 1));
             self.break_for_good(node, how, &core);
+            // A leader with a full disk gives way as often as it is made one.
+            may_lead = may_lead.or((how != Defect::FullDisk).then_some(node));
         }
-        self.ask_for_hand_over(&core);
+        if let Some(node) = may_lead {
+            self.ask_for_hand_over(&core, id_of(node));
+        }
         self.run_until(self.now + self.plan.timing.election_max * SETTLING_TIMEOUTS);
         while self.is_transferring() {
             self.run_until(self.now + Duration::from_millis(100));
@@ -86,9 +94,7 @@ impl World {
     }
 
     /// An operator who does not know better wants a broken node to lead.
-    fn ask_for_hand_over(&mut self, core: &[usize]) {
-        let is_broken = |node: &usize| !core.contains(node);
-        let Some(to) = (0..self.plan.nodes).find(is_broken).map(id_of) else { return };
+    fn ask_for_hand_over(&mut self, core: &[usize], to: NodeId) {
         let request =
             Request { id: 1, time_left_ms: 1, silent_leader: None, body: RequestBody::Transfer { to } };
         for step in 1..SETTLING_TIMEOUTS / 2 {
@@ -122,6 +128,7 @@ impl World {
         self.clients.workload.be_patient(Duration::from_secs(4));
         for node in 0..self.plan.nodes {
             self.nodes[node].slow_until = (Instant::ZERO, Duration::ZERO);
+            self.nodes[node].disk.set_capacity(u64::MAX);
             if let Some(process) = &mut self.nodes[node].process {
                 process.schedule.paused_until = self.now;
                 self.nodes[node].disk.set_fault(disk::Fault::None);
@@ -153,6 +160,11 @@ impl World {
             }
             Defect::SlowDisk => {
                 self.nodes[node].slow_until = (Instant::MAX, self.plan.timing.election_max * 4);
+            }
+            Defect::FullDisk => {
+                // So little that it is low from the beginning, and a leader gives way at once.
+                let left = self.streams.faults.below(self.plan.disk.segment_bytes);
+                self.nodes[node].disk.leave_free(left);
             }
             Defect::Flapping | Defect::Restarting | Defect::Sleepy => {}
         }

@@ -51,6 +51,10 @@ impl<D: Disk> Disk for Watched<D> {
         self.disk.write_at(file, offset, bytes)
     }
 
+    fn shrink(&mut self, file: &D::File, size_bytes: u64) -> io::Result<()> {
+        self.disk.shrink(file, size_bytes)
+    }
+
     fn sync(&mut self, file: &D::File) -> io::Result<()> {
         self.disk.sync(file)
     }

@@ -1,0 +1,45 @@
+//! The state at the start of a node, built of the snapshot that its disk has.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::kv::{Limits, SnapshotError, SnapshotReader, StateMachine};
+use crate::storage::RecoveredSnapshot;
+use crate::types::LogIndex;
+use crate::wire::entry::Snapshot;
+
+/// A snapshot whose bytes are intact, but whose state this program cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the state in the snapshot at index {index} cannot be read ({cause}): use the kvstore that wrote it")]
+pub struct StateError {
+    /// What the snapshot stands for.
+    pub index: LogIndex,
+    /// What is not understood.
+    pub cause: SnapshotError,
+}
+
+/// The state at the start of a node: that of its snapshot.
+pub(super) fn state_and_snapshot(
+    recovered: Option<RecoveredSnapshot>,
+    limits: Limits,
+) -> Result<(StateMachine, Option<Snapshot>), StateError> {
+    let Some(RecoveredSnapshot { snapshot, state }) = recovered else {
+        return Ok((StateMachine::new(limits), None));
+    };
+    let state = state_of(&snapshot, state, limits)?;
+    Ok((state, Some(snapshot)))
+}
+
+/// The state in a snapshot that was recovered, built of its slices with the cluster's limits.
+///
+/// # Errors
+/// If its bytes, which are intact, are of another format, or not the state at its index.
+pub fn state_of(snapshot: &Snapshot, state: Vec<Bytes>, limits: Limits) -> Result<StateMachine, StateError> {
+    let mut reader = SnapshotReader::new(limits);
+    let fed = state.into_iter().try_for_each(|slice| reader.feed(&slice));
+    let state = fed.and_then(|()| reader.finish()).and_then(|state| {
+        let is_right = state.revision() == snapshot.index.into();
+        is_right.then_some(state).ok_or(SnapshotError::Contradiction("the state is not that of its index"))
+    });
+    state.map_err(|cause| StateError { index: snapshot.index, cause })
+}
