@@ -254,8 +254,7 @@ fn dial_that_whoever_has_a_dead_members_port_passes_on_is_not_believed() -> Resu
         let forged = PeerHello { dial, ..hello(cluster, 3, who.incarnation.0, boot) };
         let mut raw = introduce(target.port(), &forged)?;
         absurd().iter().try_for_each(|absurd| raw.send(&message(absurd)))?;
-        let seen = refusal(&mut raw).with_context(|| format!("boot {boot}"))?;
-        ensure!(seen == RefusalReason::NotConfirmed, "{seen:?} for boot {boot}");
+        is_not_believed(raw).with_context(|| format!("boot {boot}"))?;
         drop(kept_open);
     }
     drop(listener);
