@@ -193,5 +193,23 @@ impl Progress {
     fn check(&self) {
         let (matched, next) = (self.match_index, self.next_index);
         assert!(matched < next, "match index {matched}, next index {next}");
+        let is_idle = self.in_flight.is_empty();
+        assert!(!is_idle || self.in_flight_bytes == 0, "{} bytes under way in none", self.in_flight_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_of_an_earlier_probe_changes_nothing() {
+        let mut progress = Progress::new(LogIndex(9), false);
+        progress.on_sent(LogIndex(9), 0);
+        progress.on_conflict(LogIndex(9), LogIndex(5));
+        progress.on_sent(LogIndex(4), 0);
+        progress.on_conflict(LogIndex(9), LogIndex(2));
+        assert_eq!(progress.next_index(), LogIndex(5));
+        assert_eq!(progress.state(), ProgressState::Probe { paused: true }, "one at a time");
     }
 }

@@ -114,8 +114,10 @@ scripts! {
     election_patience_begins_when_the_requests_leave
     election_voter_waits_a_whole_timeout
     election_timer_of_a_node_that_grants_no_vote_goes_on
+    election_answer_to_a_pre_vote_does_not_overtake_a_vote
     vote_for_a_candidate_with_an_older_log_is_refused
     vote_requested_from_a_pre_candidate_is_granted
+    vote_requested_from_who_knows_the_leader_of_the_term_is_refused
     append_without_a_match_is_refused
     append_conflict_removes_it_and_all_that_follow
     append_twice_or_in_part_or_empty_removes_nothing
@@ -152,6 +154,8 @@ scripts! {
     read_on_a_follower_asks_again_when_no_answer_comes
     read_on_a_follower_whose_leader_changed_must_ask_again
     read_asked_of_a_leader_that_gave_way_is_refused_and_the_leader_forgotten
+    read_of_a_follower_whose_leader_gives_way_is_refused_at_once
+    read_refused_by_another_than_the_leader_still_waits
     transfer_to_a_follower_that_is_up_to_date_happens_at_once
     transfer_to_a_follower_that_lags_waits_until_it_caught_up
     transfer_that_takes_too_long_is_given_up
@@ -161,6 +165,8 @@ scripts! {
     transfer_mark_is_for_one_term_only
     transfer_mark_moves_loyal_voters
     transfer_order_of_anybody_but_the_leader_is_ignored
+    transfer_of_a_leaving_leader_goes_to_who_matches_furthest
+    transfer_that_waits_is_hurried_when_the_leader_leaves
     loyalty_follower_that_hears_its_leader_refuses_candidates
     loyalty_leader_with_a_fresh_quorum_refuses_candidates
     quorum_leader_that_hears_no_majority_gives_way

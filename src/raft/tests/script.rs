@@ -20,6 +20,7 @@
 //! | `run` | turns and deliveries until nothing is left to do; no time passes |
 //! | `send 2 1 Heartbeat term=1 ...` | a message as it would be written by nobody but the script |
 //! | `propose 1 x ...`, `read 2`, `transfer 1 2` | a client's wishes; each word is one command |
+//! | `resign 1` | node 1 is about to leave |
 //! | `cut 1 2`, `cut 1 > 2`, `heal` | nothing arrives, both ways or one; all arrives again |
 //! | `link-down 2 1`, `link-up 2 1`, `peer-dead 2 1`, `unread 2 1` | what node 2 learns of its link to 1 |
 //! | `crash 1`, `restart 1` | ends the process; starts it from its disk |
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use super::cluster::{Cluster, Flight};
 use super::forge;
 use super::report;
-use crate::raft::Config;
+use crate::raft::{Config, Raft};
 use crate::time::Duration;
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, HardState, Payload};
@@ -304,6 +305,7 @@ fn circumstance(cluster: &mut Cluster, command: &str, words: &Words) {
             let (id, peer) = (words.id(0), words.id(1));
             cluster.call(id, |raft, now| raft.on_unread(now, peer));
         }
+        "resign" => _ = cluster.call(words.id(0), Raft::resign),
         _ => panic!("{command} is no command"),
     }
 }
