@@ -233,6 +233,12 @@ impl<D: Disk> Replica<D> {
         self.raft.on_link_up(now, peer);
     }
 
+    /// The operator's list has this member at an address at which it was not met. Only people are told of
+    /// it: to clients it may lead nowhere.
+    pub fn on_peer_listed(&mut self, peer: NodeId, address: String) {
+        self.members.on_listed(peer, address);
+    }
+
     /// The link to this member was lost; a redial will tell whether the member is dead.
     pub fn on_link_down(&mut self, now: Instant, peer: NodeId) {
         self.snapshots.newcomers.remove(&peer);

@@ -246,6 +246,10 @@ impl Heard {
                 assert_eq!(self.clients.insert(client.0, false), Some(true), "a client goes once");
             }
             Inbound::PeerDead(node) => assert_ne!(self.linked.get(&node), Some(&true), "{node} is linked"),
+            Inbound::PeerListed(node, _) => {
+                let is_other = [NodeId(1), NodeId(3)].contains(&node);
+                assert!(is_founded && is_other, "{node} is no other member");
+            }
             Inbound::Found(configuration) => assert!(!is_founded, "founded twice: {configuration:?}"),
         }
     }

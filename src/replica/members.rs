@@ -15,6 +15,8 @@ use crate::wire::peer::Room;
 #[derive(Debug)]
 pub(super) struct Members {
     addresses: BTreeMap<NodeId, String>,
+    /// Where `--peers` has members, which may not be where clients find them.
+    listed: BTreeMap<NodeId, String>,
     reached: BTreeMap<NodeId, Reached>,
     /// Members whose entry in `reached` storage has not been told of.
     unstored: BTreeSet<NodeId>,
@@ -33,7 +35,7 @@ impl Members {
         let (unstored, unjudged) = (BTreeSet::new(), BTreeSet::new());
         let reached = reached.into_iter().collect();
         let (rooms, telling) = (BTreeMap::new(), Telling::default());
-        Self { addresses, reached, unstored, unjudged, rooms, telling }
+        Self { addresses, listed: BTreeMap::new(), reached, unstored, unjudged, rooms, telling }
     }
 
     /// There is a link to this boot of a member. Before the founding a lower boot is another directory of
@@ -45,6 +47,11 @@ impl Members {
             self.reached.remove(&peer);
         }
         self.on_reached(peer, Reached { boot, ..Reached::default() });
+    }
+
+    /// `--peers` has a member at this address.
+    pub(super) fn on_listed(&mut self, peer: NodeId, address: String) {
+        self.listed.insert(peer, address);
     }
 
     /// The link to a member was lost.
@@ -115,6 +122,15 @@ impl Members {
         let unknown = |id| MemberAddress { id, address: String::new() };
         ids.map(|id| self.address(id).unwrap_or_else(|| unknown(id))).collect()
     }
+
+    /// The same for people, who would rather know where a member should be than nothing.
+    pub(super) fn places(&self, configuration: Option<&Configuration>) -> Vec<MemberAddress> {
+        let mut members = self.addresses(configuration);
+        for member in members.iter_mut().filter(|member| member.address.is_empty()) {
+            member.address = self.listed.get(&member.id).cloned().unwrap_or_default();
+        }
+        members
+    }
 }
 
 impl<D: Disk> Replica<D> {
@@ -128,20 +144,16 @@ impl<D: Disk> Replica<D> {
             revision: self.state.revision(),
             term: self.raft.term(),
             leader: self.raft.leader(),
-            members: self.member_addresses(),
+            members: self.members.addresses(self.configuration()),
         }
-    }
-
-    /// All members with their addresses, as far as they are known.
-    #[must_use]
-    pub fn member_addresses(&self) -> Vec<MemberAddress> {
-        self.members.addresses(self.configuration())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{ClusterId, Incarnation};
+    use crate::wire::entry::Member;
 
     fn reached(boot: u64, before: u64, index: u64) -> Reached {
         Reached { boot: BootNumber(boot), before: LogIndex(before), index: LogIndex(index) }
@@ -169,5 +181,18 @@ mod tests {
         assert_eq!(members.take_unjudged(), [(NodeId(2), reached(4, 80, 90))]);
         assert_eq!(members.take_unstored(), [(NodeId(2), reached(4, 80, 90))]);
         assert_eq!((members.take_unstored(), members.take_unjudged()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn place_in_the_list_is_told_to_people_until_the_member_itself_tells_one() {
+        let member = |id| Member { id: NodeId(id), incarnation: Incarnation(id) };
+        let configuration = Configuration::new(ClusterId(1), [1, 2, 3].map(member).to_vec()).unwrap();
+        let mut members = Members::new(NodeId(1), "a:1".to_owned(), Vec::new());
+        members.on_listed(NodeId(2), "proxy:2".to_owned());
+        let addresses = |list: Vec<MemberAddress>| list.into_iter().map(|m| m.address).collect::<Vec<_>>();
+        assert_eq!(addresses(members.places(Some(&configuration))), ["a:1", "proxy:2", ""]);
+        assert_eq!(addresses(members.addresses(Some(&configuration))), ["a:1", "", ""]);
+        members.on_link_up(NodeId(2), BootNumber(5), "b:2", true);
+        assert_eq!(addresses(members.places(Some(&configuration))), ["a:1", "b:2", ""]);
     }
 }

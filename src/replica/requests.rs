@@ -228,7 +228,7 @@ impl<D: Disk> Replica<D> {
             last_index: log.last_index(),
             disk: self.disk_status(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            members: self.member_addresses(),
+            members: self.members.places(self.configuration()),
             bounds: self.bounds(),
         };
         self.answer(arrival.client, arrival.request.id, ResponseBody::Status(Box::new(status)));

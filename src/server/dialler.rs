@@ -77,6 +77,8 @@ pub struct Dialler {
     pub entry: PeerEntry,
     /// Who answered there last.
     pub node: Option<NodeId>,
+    /// Of whom it was told that the list has him here.
+    pub listed: Option<NodeId>,
     /// What it told, for as long as there is a link to it and no cluster.
     pub report: Option<Report>,
     /// It answers, but one side refuses the other.
@@ -105,6 +107,7 @@ impl Dialler {
         Self {
             entry,
             node: None,
+            listed: None,
             report: None,
             is_refusal: false,
             dial: None,

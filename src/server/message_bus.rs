@@ -79,6 +79,8 @@ pub enum Inbound {
     PeerDead(NodeId),
     /// The cluster is to be founded.
     Found(Configuration),
+    /// The list has a member at this address, which was not met there.
+    PeerListed(NodeId, String),
     /// A linked member does not know of the founding, and must get the snapshot.
     Newcomer(NodeId),
 }

@@ -171,6 +171,7 @@ impl<D: Disk, S: Socket> Node<D, S> {
                 Inbound::LinkUp(node, boot, address) => self.replica.on_link_up(now, node, boot, &address),
                 Inbound::LinkDown(node) => self.replica.on_link_down(now, node),
                 Inbound::PeerDead(node) => self.replica.on_peer_dead(now, node),
+                Inbound::PeerListed(node, address) => self.replica.on_peer_listed(node, address),
                 Inbound::Newcomer(node) => self.replica.on_newcomer(node),
                 Inbound::Found(configuration) => {
                     if self.replica.configuration().is_none() {

@@ -24,6 +24,7 @@
 mod claims;
 mod judge;
 mod meet;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,6 +99,8 @@ pub enum Effect {
     Dead(NodeId),
     /// Found the cluster.
     Found(Configuration),
+    /// The list has a member at this address, which was not met there.
+    Listed(NodeId, String),
 }
 
 /// All that is known of the other nodes.
@@ -178,6 +181,7 @@ impl Peers {
     /// Begins: dials every entry; a node alone founds at once.
     pub fn start(&mut self) {
         self.effects.extend((0..self.diallers.len()).map(Effect::Dial));
+        self.place_unmet();
         self.judge_founding();
     }
 
@@ -349,6 +353,7 @@ impl Peers {
     /// The cluster is founded, durably: from now on only its members are believed.
     pub fn set_configuration(&mut self, configuration: Configuration) {
         self.configuration = Some(configuration);
+        self.place_unmet();
         self.diallers.iter_mut().for_each(Dialler::on_founded);
         let connections: Vec<ConnectionId> = self.handshaken.keys().copied().collect();
         for connection in connections {
@@ -393,19 +398,6 @@ impl Peers {
     #[must_use]
     pub fn has_untold(&self) -> bool {
         self.handshaken.values().any(|handshaken| handshaken.hello.cluster.is_none())
-    }
-
-    fn on_own_hello(&mut self, connection: ConnectionId, entry: Option<usize>) {
-        match entry {
-            Some(entry) => {
-                self.end_dial(connection);
-                self.diallers[entry].on_own();
-                self.effects.push(Effect::Close(connection));
-                self.judge_founding();
-            }
-            // The dialling end, which is this node too, needs the answer to find that out.
-            None => self.effects.push(Effect::Hello(connection)),
-        }
     }
 
     fn on_hello_again(&mut self, connection: ConnectionId, hello: PeerHello) -> Result<(), Refusal> {

@@ -133,7 +133,24 @@ fn status_table_shows_every_node_and_who_cannot_be_reached() -> Result<()> {
     cluster.signal(2, Signal::KILL)?;
     cluster.wait_for_exit(2)?;
     let table = kv(&cluster, 1, "status")?;
-    ensure!(table.status == 0 && table.text().contains("unreachable"), "{table:?}");
+    let gone = format!("3   {}  unreachable", cluster.endpoint(2));
+    ensure!(table.status == 0 && table.text().contains(&gone), "{table:?}");
+
+    cluster.signal(1, Signal::KILL)?;
+    cluster.wait_for_exit(1)?;
+    cluster.start(1)?;
+    // It has met node 1 and not node 3, which must be where the list still has an entry for.
+    let table = eventually("a restarted node that tells where the one is that it has not met", || {
+        kv(&cluster, 1, "status").ok().filter(|table| table.text().contains(&gone))
+    })?;
+    ensure!(table.status == 0, "{table:?}");
+    cluster.signal(0, Signal::KILL)?;
+    cluster.wait_for_exit(0)?;
+    cluster.signal(1, Signal::KILL)?;
+    cluster.wait_for_exit(1)?;
+    cluster.start(1)?;
+    let table = kv(&cluster, 1, "status")?;
+    ensure!(table.status == 1 && table.text().contains("1   -                unreachable"), "{table:?}");
     Ok(())
 }
 

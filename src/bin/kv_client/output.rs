@@ -285,7 +285,8 @@ impl ClusterView {
     }
 
     fn row(&self, member: &MemberAddress, status: &Option<NodeStatus>) -> Vec<String> {
-        let mut row = vec![member.id.to_string(), member.address.clone()];
+        let address = if member.address.is_empty() { "-" } else { &member.address };
+        let mut row = vec![member.id.to_string(), address.to_owned()];
         let Some(status) = status else {
             row.push("unreachable".into());
             row.resize(STATUS_HEAD.len(), "-".into());

@@ -59,6 +59,7 @@ impl<S: Socket> MessageBus<S> {
             }
             Effect::Dead(node) => self.inbox.push_back(Inbound::PeerDead(node)),
             Effect::Found(configuration) => self.inbox.push_back(Inbound::Found(configuration)),
+            Effect::Listed(node, address) => self.inbox.push_back(Inbound::PeerListed(node, address)),
         }
     }
 

@@ -106,8 +106,10 @@ impl World {
         self.nodes.iter_mut().find(|node| node.id == id).unwrap()
     }
 
+    /// What was told since the last call, but for where the list has whom.
     fn inbound(&mut self, id: u64) -> Vec<Inbound> {
-        std::mem::take(&mut self.node(id).inbound)
+        let inbound = std::mem::take(&mut self.node(id).inbound).into_iter();
+        inbound.filter(|inbound| !matches!(inbound, Inbound::PeerListed(..))).collect()
     }
 
     /// Turns of all nodes until nothing moves any more.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rand::RngExt;
 
 use super::{Effect, Identity, Peers};
+use crate::net::ConnectionId;
 use crate::server::founding::{self, Own, Report, Verdict};
 use crate::types::ClusterId;
 use crate::wire::entry::{Configuration, Member};
@@ -35,6 +36,22 @@ impl Peers {
             let member = Member { id: hello.node, incarnation: hello.incarnation };
             let PeerHello { cluster, met, restored, .. } = hello.clone();
             dialler.report = Some(Report { member, cluster, met, restored });
+        }
+        self.place_unmet();
+    }
+
+    /// This node has met itself.
+    pub(super) fn on_own_hello(&mut self, connection: ConnectionId, entry: Option<usize>) {
+        match entry {
+            Some(entry) => {
+                self.end_dial(connection);
+                self.diallers[entry].on_own();
+                self.place_unmet();
+                self.effects.push(Effect::Close(connection));
+                self.judge_founding();
+            }
+            // The dialling end, which is this node too, needs the answer to find that out.
+            None => self.effects.push(Effect::Hello(connection)),
         }
     }
 

@@ -571,3 +571,42 @@ fn node_that_was_dialled_before_the_founding_and_answers_after_it_is_told_the_cl
     peers.on_hello(at(2), connection(1002), Some(1), hello(3, 1)).unwrap();
     assert!(!peers.take_effects().contains(&Effect::Hello(connection(1002))));
 }
+
+/// Node 1 of a cluster of three that is founded, with these entries, after nothing but its start.
+fn started(entries: &[(Option<u64>, &str)]) -> Peers {
+    let identity = peers(1, &[], None).identity;
+    let entry = |(node, address): &(Option<u64>, &str)| PeerEntry {
+        node: node.map(NodeId),
+        address: (*address).to_owned(),
+    };
+    let entries = entries.iter().map(entry).collect();
+    let mut peers = Peers::new(identity, HEARTBEAT, entries, Some(cluster_of(&[1, 2, 3])), &[], [7; 32]);
+    peers.start();
+    peers
+}
+
+fn listed(peers: &mut Peers) -> Vec<(u64, String)> {
+    let effects = peers.take_effects().into_iter();
+    let place =
+        |effect| if let Effect::Listed(node, address) = effect { Some((node.0, address)) } else { None };
+    effects.filter_map(place).collect()
+}
+
+#[test]
+fn member_that_was_not_met_is_placed_at_the_entry_that_names_it() {
+    let mut peers = started(&[(Some(3), "c:9"), (None, "b:9")]);
+    assert_eq!(listed(&mut peers), [(3, "c:9".to_owned()), (2, "b:9".to_owned())], "2 is the only one left");
+    let mut peers = started(&[(Some(7), "g:9"), (None, "b:9"), (None, "c:9")]);
+    assert_eq!(listed(&mut peers), [], "7 is no member, and 2 or 3 may be at either of the others");
+}
+
+#[test]
+fn member_that_was_not_met_is_placed_at_the_only_entry_where_nobody_was() {
+    let mut peers = started(&[(None, "b:9"), (None, "self:9"), (None, "c:9")]);
+    (0..3).for_each(|entry| peers.on_dial(entry, connection(1000 + entry as u32)));
+    let own = PeerHello { advertise: "host:1".to_owned(), ..hello(1, 1) };
+    peers.on_hello(at(0), connection(1001), Some(1), own).unwrap();
+    assert_eq!(listed(&mut peers), [], "2 and 3 are still to be met, at two entries");
+    peers.on_hello(at(0), connection(1002), Some(2), hello(3, 1)).unwrap();
+    assert_eq!(listed(&mut peers), [(2, "b:9".to_owned())]);
+}
