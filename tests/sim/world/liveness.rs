@@ -216,11 +216,7 @@ impl World {
         let record = self.operations.record(number);
         let is_served = matches!(
             result,
-            Ok(_)
-                | Err(Error::Busy(_)
-                    | Error::SessionExpired
-                    | Error::OutcomeForgotten
-                    | Error::Unreachable(_))
+            Ok(_) | Err(Error::Busy(_) | Error::SessionExpired | Error::OutcomeForgotten)
         ) || matches!(
             result,
             Err(Error::Unknown { reason, .. }) if !matches!(reason, kvstore::client::UnknownReason::Deadline)
