@@ -142,7 +142,7 @@ fn unexpected(frame: Frame) -> io::Error {
     let refusal =
         (frame.kind == FrameKind::Refusal).then(|| Refusal::decode(&mut Reader::new(frame.payload)));
     match refusal {
-        Some(Ok(refusal)) => io::Error::other(refusal.message),
+        Some(Ok(refusal)) => io::Error::other(refusal.line()),
         Some(Err(error)) => nonsense(error),
         None => io::Error::other(format!("unexpected frame {:?}", frame.kind)),
     }

@@ -284,6 +284,12 @@ impl Refusal {
     /// The longest message, in bytes.
     pub const MAX_MESSAGE_BYTES: usize = 1024;
 
+    /// The message as one line, whatever the other end has put into it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.message.replace(char::is_control, " ")
+    }
+
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Writer) {
         out.u8(self.reason as u8);

@@ -204,3 +204,10 @@ fn inquiry_about_more_dials_than_may_be_is_refused() {
 fn inquiry_about(dials: usize) -> Inquiry {
     Inquiry { node: NodeId(1), advertise: String::new(), dials: vec![DialNumber(1); dials] }
 }
+
+#[test]
+fn refusal_with_line_breaks_in_it_is_logged_as_one_line() {
+    let message = "no\n[ERROR] made up\u{1b}[2J".to_owned();
+    let refusal = Refusal { reason: RefusalReason::Busy, message };
+    assert_eq!(refusal.line(), "no [ERROR] made up [2J");
+}

@@ -108,7 +108,7 @@ impl<S: Socket> MessageBus<S> {
 
     fn on_refusal(&mut self, id: ConnectionId, payload: bytes::Bytes) {
         let message = match decode_all(payload, Refusal::decode) {
-            Ok(refusal) => refusal.message,
+            Ok(refusal) => refusal.line(),
             Err(error) => format!("for a reason that cannot be read ({error})"),
         };
         let line = match self.connections.get(id).map(|(_, visitor)| visitor.party) {

@@ -218,16 +218,13 @@ impl<S: Socket> MessageBus<S> {
                 Some("no answer to the dial")
             }
             Party::Dialled(_) | Party::Inquiring(_) | Party::Unknown => Some("no introduction in time"),
-            Party::Claimant => None,
+            Party::Claimant => Some("not confirmed in time"),
             Party::Dismissed => Some("done with"),
             Party::Peer | Party::Client if !sends => Some("a frame did not end in time"),
             Party::Peer | Party::Client if !reads => Some("output was not taken in time"),
             Party::Peer | Party::Client => None,
         };
-        if visitor.party == Party::Claimant {
-            let message = "nobody at your address in this node's --peers confirms that you are that node: \
-                           it must be reachable from here, too";
-            let refusal = Refusal { reason: RefusalReason::NotConfirmed, message: message.to_owned() };
+        if let Some(refusal) = self.peers.refusal_of_overdue(id) {
             return self.refuse(id, refusal);
         }
         match overdue {

@@ -114,7 +114,7 @@ impl Peers {
                 self.effects.push(Effect::Admit(connection));
                 self.on_confirmed(now, connection, hello)
             } else {
-                self.on_denied(&hello)
+                self.on_denied(entry, &hello)
             };
             match result {
                 Ok(()) => {}
@@ -134,10 +134,15 @@ impl Peers {
         let links = self.handshaken.values().map(|handshaken| &handshaken.hello);
         let is_shown = links.chain(self.claims.values()).any(|other| other.dial == hello.dial);
         if hello.dial == DialNumber::NONE || is_shown {
-            return Err(not_confirmed(&hello, "its dial has no number of its own"));
+            let why = "its dial has no number of its own: it must be a kvstore of the same version";
+            return Err(self.not_confirmed(hello.node, why));
         }
         if !(0..self.diallers.len()).any(|entry| self.may_answer(entry, hello.node)) {
-            return Err(not_confirmed(&hello, "--peers has no address for it: add it there"));
+            let (id, own) = (hello.node, self.identity.node);
+            let why = format!(
+                "--peers of node {own} has no address for it: add {id}=HOST:PORT there, and start node {own} again"
+            );
+            return Err(self.not_confirmed(id, &why));
         }
         self.claims.insert(connection, hello);
         (0..self.diallers.len()).for_each(|entry| self.inquire_at(now, entry));
@@ -167,12 +172,42 @@ impl Peers {
 
     /// The node itself does not know of the dial. If it has ended it because there is another link,
     /// that is nothing to talk about.
-    fn on_denied(&self, hello: &PeerHello) -> Result<(), Option<Refusal>> {
+    fn on_denied(&self, entry: usize, hello: &PeerHello) -> Result<(), Option<Refusal>> {
         let link = self.links.get(&hello.node).map(|link| &self.handshaken[link].hello);
         if link.is_some_and(|link| (member_of(link), link.boot) == (member_of(hello), hello.boot)) {
             return Err(None);
         }
-        Err(Some(not_confirmed(hello, "the node at its address in --peers does not know of it")))
+        let (id, own, at) = (hello.node, self.identity.node, self.address(entry));
+        let why = format!(
+            "node {id} at {at} does not own up to this connection: correct the address of node {id} in --peers of \
+             node {own}, or that of node {own}, {}, in --peers of node {id}, and start that node again",
+            self.identity.advertise
+        );
+        Err(Some(self.not_confirmed(id, &why)))
+    }
+
+    /// Nobody has confirmed this claim in the time that there is for it.
+    #[must_use]
+    pub fn refusal_of_overdue(&self, claim: ConnectionId) -> Option<Refusal> {
+        let (id, own) = (self.claims.get(&claim)?.node, self.identity.node);
+        let mut asked = (0..self.diallers.len()).filter(|entry| self.may_answer(*entry, id));
+        let first = asked.next().map_or("any address", |entry| self.address(entry));
+        let others = match asked.count() {
+            0 => String::new(),
+            others => format!(" or {others} more"),
+        };
+        let why = format!(
+            "nobody answers as node {id} at {first}{others} in --peers of node {own}: node {id} must be reachable \
+             from there, too; if the address is wrong, correct it and start node {own} again"
+        );
+        Some(self.not_confirmed(id, &why))
+    }
+
+    /// Both ends log this: it names the nodes, and nothing that strangers may have made up.
+    fn not_confirmed(&self, claimed: NodeId, why: &str) -> Refusal {
+        let own = self.identity.node;
+        let message = format!("node {own} cannot confirm that it is node {claimed} that has come in: {why}");
+        refusal(RefusalReason::NotConfirmed, message)
     }
 
     fn inquire_at(&mut self, now: Instant, entry: usize) {
@@ -213,9 +248,4 @@ impl Peers {
         let may_be_at = dialler.entry.node.is_none() && !dialler.is_own() && !is_another;
         is_at(dialler) || may_be_at && !self.diallers.iter().any(is_at)
     }
-}
-
-fn not_confirmed(hello: &PeerHello, why: &str) -> Refusal {
-    let message = format!("a connection that says it is node {} is not confirmed: {why}", hello.node);
-    refusal(RefusalReason::NotConfirmed, message)
 }

@@ -61,9 +61,14 @@ impl Peers {
             return Err(refusal(RefusalReason::DuplicateId, message));
         }
         if !self.may_lead_to(entry, member.id, advertise) {
+            let own = self.identity.node;
+            let against = match self.diallers[entry].node.filter(|found| *found != member.id) {
+                Some(found) => format!("node {found} was met there before"),
+                None => format!("--peers of node {own} has the address that it tells elsewhere"),
+            };
             let message = format!(
-                "node {} answers at {address}, but is known to be elsewhere, or another member to be there: \
-                 if addresses have changed, correct --peers and start this node again",
+                "node {} answers at {address}, but {against}: if addresses have changed, correct --peers of \
+                 node {own} and start it again",
                 member.id
             );
             return Err(refusal(RefusalReason::NotConfirmed, message));

@@ -432,7 +432,11 @@ fn forged_boot_is_refused_and_the_true_one_is_linked_afterwards() {
     peers.take_effects();
     peers.on_confirmation(at(6), 0, &confirmation(2, 1, &[]));
     let effects = peers.take_effects();
-    assert!(matches!(effects[..], [Effect::Refuse(id, _)] if id == connection(2)), "{effects:?}");
+    let [Effect::Refuse(id, refusal)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(*id, connection(2));
+    for word in ["it is node 2", "at host:2", "--peers of node 1", "node 1, host:1, in --peers of node 2"] {
+        assert!(refusal.message.contains(word), "{word}: {}", refusal.message);
+    }
     peers.on_inquiry_ended(at(6), 0);
     peers.on_closed(at(100), connection(1));
     come_in(&mut peers, at(101), 3, hello(2, 1)).unwrap();
@@ -534,7 +538,9 @@ fn dial_passed_on_to_another_member_than_the_one_known_there_is_not_owned_up_to(
     assert_eq!(peers.confirmation(&inquiry_of(1, "else:1", &[number])).dials, [number]);
     // And whoever answers there with node 3's words is not believed.
     let answer = peers.on_hello(at(2), connection(1002), Some(0), hello(3, 1));
-    assert_eq!(reason(answer), RefusalReason::NotConfirmed);
+    let refusal = answer.unwrap_err();
+    assert_eq!(refusal.reason, RefusalReason::NotConfirmed);
+    assert!(refusal.message.contains("node 3 answers at host:1, but node 1 was met there before"));
 }
 
 #[test]
@@ -554,7 +560,21 @@ fn node_without_an_address_in_the_list_is_refused_with_the_cure() {
     let mut peers = peers(1, &[2], Some(cluster_of(&[1, 2, 3])));
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     let refusal = peers.on_hello(at(0), connection(2), None, dialling(2, hello(3, 1))).unwrap_err();
-    assert!(refusal.message.contains("add it"), "{}", refusal.message);
+    for word in ["it is node 3", "add 3=HOST:PORT", "start node 1 again"] {
+        assert!(refusal.message.contains(word), "{word}: {}", refusal.message);
+    }
+}
+
+#[test]
+fn node_that_nobody_confirms_in_time_is_told_where_it_was_looked_for() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(2), None, dialling(2, hello(2, 1))).unwrap();
+    let message = peers.refusal_of_overdue(connection(2)).expect("it is not confirmed").message;
+    assert!(message.contains("as node 2 at host:2 or 1 more in --peers of node 1"), "{message}");
+    peers.on_hello(at(0), connection(3), Some(1), hello(3, 1)).unwrap();
+    let message = peers.refusal_of_overdue(connection(2)).expect("it is not confirmed").message;
+    assert!(message.contains("as node 2 at host:2 in --peers of node 1"), "{message}");
+    assert_eq!(peers.refusal_of_overdue(connection(3)), None);
 }
 
 #[test]

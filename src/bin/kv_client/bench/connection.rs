@@ -129,7 +129,7 @@ impl Connection {
                     }
                     FrameKind::Refusal => {
                         let refusal = Refusal::decode(&mut Reader::new(frame.payload)).map_err(nonsense)?;
-                        return Err(io::Error::other(refusal.message));
+                        return Err(io::Error::other(refusal.line()));
                     }
                     kind => return Err(nonsense(format!("unexpected frame {kind:?}"))),
                 });
