@@ -15,6 +15,7 @@ mod hand_over;
 mod members;
 mod parking;
 mod reads;
+mod receiving;
 mod recovered;
 mod requests;
 mod snapshots;
@@ -31,7 +32,7 @@ use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, Incarnation, LogIndex, NodeId, Revision, Term};
 use crate::wire::client::{Bound, Command, Request, Response, ResponseBody};
 use crate::wire::entry::{Configuration, Entry, Payload};
-use crate::wire::peer::{Envelope, Message, RoomLevel};
+use crate::wire::peer::{Envelope, Message};
 
 pub use caps::Caps;
 
@@ -122,9 +123,6 @@ struct Own {
     /// A broken protocol is not told of again before this.
     no_complaint_before: Instant,
 }
-
-/// Bytes of the log's next segment that one idle turn prepares.
-const SPARE_SLICE_BYTES: u64 = 256 << 10;
 
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
@@ -293,6 +291,7 @@ impl<D: Disk> Replica<D> {
                 Timer::Parked { slot } => self.on_parking_over(slot, key),
                 // Only to wake: whether there is news is looked at in every turn.
                 Timer::Telling => self.timers.telling = None,
+                Timer::Room => self.timers.room = None,
                 Timer::Expiry => {
                     self.timers.expiry = None;
                     self.propose_expiry(now);
@@ -315,8 +314,8 @@ impl<D: Disk> Replica<D> {
             || self.reads.has_turn()
             || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
-            || (self.own.spare_unfinished && self.may_prepare_spare())
-            || self.has_snapshot_work()
+            || (self.own.spare_unfinished && self.may_prepare_spare(now))
+            || self.has_snapshot_work(now)
             || self.raft.has_ready(now)
     }
 
@@ -363,8 +362,8 @@ impl<D: Disk> Replica<D> {
             let batch = Batch { hard_state: ready.hard_state, entries: &ready.entries, peers: &peers };
             self.storage.persist(&batch)?;
             now = now.max(after_sync());
-        } else if self.may_prepare_spare() {
-            self.own.spare_unfinished = !self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
+        } else if self.may_prepare_spare(now) {
+            self.prepare_spare(now)?;
         }
 
         let promised = self.raft.advance(now, ready.mark);
@@ -379,14 +378,9 @@ impl<D: Disk> Replica<D> {
         self.work_on_snapshots(now, transport)?;
         self.storage.mark_synced()?;
         self.announce(now);
-        self.arm_timers();
+        self.arm_timers(now);
         self.note_whether_full(now);
         Ok(())
-    }
-
-    /// Without a leader the disk is kept free for votes; without room, for the log itself.
-    fn may_prepare_spare(&self) -> bool {
-        self.leader().is_some() && self.own.space.level() != RoomLevel::None
     }
 
     /// Applies a bounded number of committed entries, answers who waited for them, and the reads

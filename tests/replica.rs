@@ -18,6 +18,8 @@ use kvstore::wire::peer::{Heartbeat, Message};
 use limited_disk::{Free, LimitedDisk};
 use tempfile::TempDir;
 
+#[path = "replica/full_disk.rs"]
+mod full_disk;
 #[path = "replica/limited_disk.rs"]
 mod limited_disk;
 #[path = "replica/restoring.rs"]
@@ -113,7 +115,13 @@ impl World {
 
     /// The same, which takes snapshots as it is told.
     fn founded_with(count: usize, snapshots: SnapshotOptions) -> Self {
-        let mut world = Self::linked(TempDir::new().unwrap(), count, snapshots);
+        Self::founded_on((0..count).map(|_| Free::default()).collect(), snapshots)
+    }
+
+    /// One on each of these disks.
+    fn founded_on(disks: Vec<Free>, snapshots: SnapshotOptions) -> Self {
+        let count = disks.len();
+        let mut world = Self::linked(TempDir::new().unwrap(), disks, snapshots);
         let (now, configuration) = (world.now, cluster_of(count as u64));
         world.node(0).found(now, configuration.clone());
         for node in 1..count {
@@ -123,12 +131,11 @@ impl World {
         world
     }
 
-    /// `count` replicas with what the directory holds of each, linked to each other.
-    fn linked(directory: TempDir, count: usize, snapshots: SnapshotOptions) -> Self {
+    /// A replica on each of these disks, with what the directory holds of it, linked to each other.
+    fn linked(directory: TempDir, free: Vec<Free>, snapshots: SnapshotOptions) -> Self {
         let now = Instant::from_millis(1_000);
-        let free: Vec<Free> = (0..count).map(|_| Free::default()).collect();
         let start = |node| Some(open(directory.path(), node, now, snapshots, Free::clone(&free[node])));
-        let nodes = (0..count).map(start).collect();
+        let nodes = (0..free.len()).map(start).collect();
         let (cut_off, network) = (BTreeSet::new(), Network::default());
         let mut world = Self { nodes, free, cut_off, network, now, snapshots, directory };
         world.link_all();

@@ -12,6 +12,8 @@ mod damage;
 mod every_byte;
 #[path = "wal_recovery/files.rs"]
 mod files;
+#[path = "wal_recovery/full_disk.rs"]
+mod full_disk;
 #[path = "wal_recovery/inspecting.rs"]
 mod inspecting;
 #[path = "wal_recovery/memory.rs"]

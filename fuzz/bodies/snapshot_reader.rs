@@ -76,7 +76,7 @@ fn write_file(state: &[u8]) -> Vec<u8> {
     let snapshot =
         Snapshot { index: LogIndex(INDEX), term: Term(1), stamp: ClusterTime::ZERO, configuration };
     storage.begin_snapshot(snapshot).expect("a good disk");
-    state.chunks(50).for_each(|slice| storage.write_snapshot(slice).expect("a good disk"));
+    assert!(state.chunks(50).all(|slice| storage.write_snapshot(slice).expect("a good disk")));
     storage.save_snapshot().expect("a good disk");
     disk.content("0000000009.snap")
 }

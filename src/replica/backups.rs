@@ -160,10 +160,14 @@ impl<D: Disk> Replica<D> {
         self.snapshots.backups.waiters.push(Waiter { client, request, at_least, for_backup });
     }
 
-    /// There is no room for a snapshot: nobody shall wait for one.
-    pub(super) fn refuse_snapshots(&mut self, why: &str) {
+    /// There is no room for a snapshot: nobody shall wait for one, unless it is being written.
+    pub(super) fn refuse_snapshots(&mut self) {
+        if self.snapshots.being_written().is_some() {
+            return;
+        }
         for Waiter { client, request, .. } in std::mem::take(&mut self.snapshots.backups.waiters) {
-            self.refuse(client, request, Refused::NoSpace(why.to_owned()));
+            let why = "the node's disk has no room for a snapshot: free some space".to_owned();
+            self.refuse(client, request, Refused::NoSpace(why));
         }
     }
 

@@ -15,7 +15,7 @@
 //! such a chunk for its leader.
 
 use super::Replica;
-use super::snapshots::Work;
+use super::snapshots::{Sizes, Work};
 use crate::kv::{SnapshotWriter, StateMachine};
 use crate::storage::{Batch, Disk, WriteError};
 use crate::time::Instant;
@@ -139,26 +139,32 @@ impl<D: Disk> Replica<D> {
     }
 
     /// This restored node is the founder: the new cluster begins with a snapshot of what was restored.
-    pub(super) fn begin_founding(&mut self) -> Result<(), WriteError> {
+    pub(super) fn begin_founding(&mut self, now: Instant) -> Result<(), WriteError> {
         let Some(Restored { snapshot, state, configuration: Some(configuration) }) = &self.snapshots.restored
         else {
             return Ok(());
         };
         let snapshot = Snapshot { configuration: configuration.clone(), ..snapshot.clone() };
-        self.storage.begin_snapshot(snapshot.clone())?;
-        self.snapshots.work = Work::Writing { snapshot, writer: SnapshotWriter::new(state.clone()) };
+        let (state, bytes) = (state.clone(), state.snapshot_bytes());
+        if !self.storage.has_room_for(bytes) || !self.storage.begin_snapshot(snapshot.clone())? {
+            self.on_no_room(now, "with which the cluster begins");
+            return Ok(());
+        }
+        let writer = SnapshotWriter::new(state);
+        self.snapshots.work = Work::Writing { snapshot, writer, bytes, log_bytes: 0 };
         Ok(())
     }
 
     /// It is written: with its record this node belongs to the cluster, and tells the others.
-    pub(super) fn finish_founding(
-        &mut self,
-        now: Instant,
-        snapshot: Snapshot,
-        state: StateMachine,
-    ) -> Result<(), WriteError> {
+    pub(super) fn finish_founding(&mut self, now: Instant) -> Result<(), WriteError> {
+        let Work::Writing { snapshot, .. } = &self.snapshots.work else { return Ok(()) };
+        let snapshot = snapshot.clone();
         let hard_state = self.raise_term(snapshot.term)?;
-        let id = self.storage.save_founding_snapshot()?;
+        let Some(id) = self.storage.save_founding_snapshot()? else {
+            return self.give_up_for_room(now, "with which the cluster begins");
+        };
+        self.snapshots.work = Work::None;
+        let Restored { state, .. } = self.snapshots.restored.take().expect("it was just written");
         log::info!("the cluster begins with what was restored index={} bytes={}", id.index, id.bytes);
         self.raft.join_by_snapshot(now, snapshot, hard_state, true);
         self.take_over(state, id.bytes);
@@ -169,8 +175,8 @@ impl<D: Disk> Replica<D> {
     pub(super) fn take_over(&mut self, state: StateMachine, bytes: u64) {
         let replaced = std::mem::replace(&mut self.state, state);
         self.snapshots.remains.push_back(SnapshotWriter::new(replaced));
-        self.snapshots.sizes.last_bytes = bytes;
-        self.snapshots.sizes.log_bytes = 0;
+        let Sizes { last_bytes, log_bytes, no_room_until, .. } = &mut self.snapshots.sizes;
+        (*last_bytes, *log_bytes, *no_room_until) = (bytes, 0, None);
         self.snapshots.is_releasing = true;
     }
 }

@@ -60,7 +60,7 @@ impl Default for SnapshotOptions {
 pub(super) struct Snapshots<F> {
     options: SnapshotOptions,
     /// Those of the sessions in it.
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) sizes: Sizes,
     pub(super) work: Work,
     waiting: VecDeque<(NodeId, InstallSnapshot)>,
@@ -78,8 +78,8 @@ pub(super) struct Snapshots<F> {
 pub(super) struct Sizes {
     /// The log after the last snapshot, about as it lies on disk.
     pub(super) log_bytes: u64,
-    /// Not before the log has this size is a snapshot tried again for which there was no room.
-    retry_bytes: u64,
+    /// There was no room for a snapshot, and none was saved since: no other is begun before this.
+    pub(super) no_room_until: Option<Instant>,
     /// The last snapshot.
     pub(super) last_bytes: u64,
     /// This turn did something for snapshots or for compaction.
@@ -88,11 +88,29 @@ pub(super) struct Sizes {
     pub(super) longest_turn: Duration,
 }
 
+impl Sizes {
+    /// Whether a snapshot found no room so shortly ago that none is begun.
+    pub(super) fn is_waiting_for_room(&self, now: Instant) -> bool {
+        self.no_room_until.is_some_and(|until| now < until)
+    }
+}
+
 /// The one snapshot that is written to this node's disk.
 pub(super) enum Work {
     None,
-    Writing { snapshot: Snapshot, writer: SnapshotWriter },
-    Receiving { id: SnapshotId, offset: u64, reader: SnapshotReader },
+    Writing {
+        snapshot: Snapshot,
+        writer: SnapshotWriter,
+        /// About how large it will be.
+        bytes: u64,
+        /// The log before it, which counts again if it is given up.
+        log_bytes: u64,
+    },
+    Receiving {
+        id: SnapshotId,
+        offset: u64,
+        reader: SnapshotReader,
+    },
 }
 
 /// A snapshot on its way to one follower.
@@ -131,7 +149,7 @@ impl<F> Snapshots<F> {
     /// those on one disk do not all take theirs at once.
     fn threshold(&self, id: NodeId) -> u64 {
         let common = self.options.floor_bytes.max(self.sizes.last_bytes / 2);
-        common.saturating_add(common / 8 * (id.0 % 4)).max(self.sizes.retry_bytes)
+        common.saturating_add(common / 8 * (id.0 % 4))
     }
 
     /// The index of this node's own snapshot that is being written.
@@ -155,16 +173,20 @@ impl<F> Snapshots<F> {
     }
 
     /// Whether a restored node is to found its cluster, and has not begun to.
-    fn is_founding_due(&self) -> bool {
+    fn is_founding_due(&self, now: Instant) -> bool {
         let restored = self.restored.as_ref();
-        restored.is_some_and(|restored| restored.configuration.is_some()) && matches!(self.work, Work::None)
+        let is_wanted = restored.is_some_and(|restored| restored.configuration.is_some());
+        is_wanted && matches!(self.work, Work::None) && !self.sizes.is_waiting_for_room(now)
     }
 
     /// Gives up what is being written or received, to be taken apart.
     fn give_up(&mut self) {
         let remains = match std::mem::replace(&mut self.work, Work::None) {
             Work::None => return,
-            Work::Writing { writer, .. } => writer,
+            Work::Writing { writer, log_bytes, .. } => {
+                self.sizes.log_bytes += log_bytes;
+                writer
+            }
             Work::Receiving { reader, .. } => SnapshotWriter::new(reader.abandon()),
         };
         self.remains.push_back(remains);
@@ -180,7 +202,7 @@ impl<F> Snapshots<F> {
 
 impl<D: Disk> Replica<D> {
     /// Whether there is a slice to do that waits for nothing.
-    pub(super) fn has_snapshot_work(&self) -> bool {
+    pub(super) fn has_snapshot_work(&self, now: Instant) -> bool {
         let snapshots = &self.snapshots;
         matches!(snapshots.work, Work::Writing { .. })
             || snapshots.is_releasing
@@ -189,8 +211,8 @@ impl<D: Disk> Replica<D> {
             || !snapshots.remains.is_empty()
             || snapshots.transfers.values().any(|transfer| transfer.resend_at.is_none())
             || self.raft.has_compactable(snapshots.options.log_bounds)
-            || self.is_snapshot_due()
-            || snapshots.is_founding_due()
+            || self.is_snapshot_due(now)
+            || snapshots.is_founding_due(now)
             || self.snapshots.backups.has_work(self.storage.snapshot_id())
     }
 
@@ -200,7 +222,7 @@ impl<D: Disk> Replica<D> {
         now: Instant,
         transport: &mut impl Transport,
     ) -> Result<(), WriteError> {
-        self.snapshots.sizes.is_busy = self.has_snapshot_work();
+        self.snapshots.sizes.is_busy = self.has_snapshot_work(now);
         for input in self.raft.take_snapshot_inputs() {
             self.snapshots.sizes.is_busy = true;
             match input {
@@ -211,13 +233,16 @@ impl<D: Disk> Replica<D> {
         if let Work::Receiving { id, .. } = &self.snapshots.work
             && !self.raft.needs_snapshot(id)
         {
-            self.stop_receiving()?; // the log got there by itself
+            self.stop_snapshot()?; // the log got there by itself
         }
         self.send_chunks(now, transport)?;
         self.raft.compact(COMPACT_ENTRIES, self.snapshots.options.log_bounds);
         self.snapshots.dismantle();
         self.serve_backups()?;
         self.storage.free_removed()?;
+        if self.snapshots.sizes.is_waiting_for_room(now) {
+            self.refuse_snapshots();
+        }
 
         if let Some((from, chunk)) = self.snapshots.waiting.pop_front() {
             self.on_chunk(now, from, chunk)
@@ -231,10 +256,10 @@ impl<D: Disk> Replica<D> {
             Ok(())
         } else if let Work::Writing { .. } = self.snapshots.work {
             self.write_slice(now)
-        } else if self.snapshots.is_founding_due() {
-            self.begin_founding()
-        } else if self.is_snapshot_due() {
-            self.begin_snapshot()
+        } else if self.snapshots.is_founding_due(now) {
+            self.begin_founding(now)
+        } else if self.is_snapshot_due(now) {
+            self.begin_snapshot(now)
         } else {
             Ok(())
         }
@@ -248,48 +273,73 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    fn is_snapshot_due(&self) -> bool {
+    fn is_snapshot_due(&self, now: Instant) -> bool {
         let log_bytes = self.snapshots.sizes.log_bytes;
         let is_wanted = log_bytes >= self.snapshots.threshold(self.own.id)
             || self.would_free_space(log_bytes)
             || self.snapshots.backups.wants_beyond(self.storage.snapshot_id());
-        matches!(self.snapshots.work, Work::None) && is_wanted && self.raft.next_snapshot().is_some()
+        matches!(self.snapshots.work, Work::None)
+            && is_wanted
+            && !self.snapshots.sizes.is_waiting_for_room(now)
+            && self.raft.next_snapshot().is_some()
     }
 
-    fn begin_snapshot(&mut self) -> Result<(), WriteError> {
+    fn begin_snapshot(&mut self, now: Instant) -> Result<(), WriteError> {
         let Some(snapshot) = self.raft.next_snapshot() else { return Ok(()) };
-        let snapshots = &mut self.snapshots;
-        if !self.storage.has_room_for(self.state.snapshot_bytes()) {
-            snapshots.sizes.retry_bytes = snapshots.sizes.log_bytes + snapshots.options.floor_bytes / 8 + 1;
-            log::warn!("no snapshot is taken, the disk is too full for one: the log goes on growing");
-            self.refuse_snapshots("the node's disk has no room for a snapshot: free some space");
+        assert_eq!(self.state.revision(), snapshot.index.into(), "the state is that of the applied index");
+        let bytes = self.state.snapshot_bytes();
+        if !self.storage.has_room_for(bytes) || !self.storage.begin_snapshot(snapshot.clone())? {
+            self.on_no_room(now, "of this node");
             return Ok(());
         }
-        assert_eq!(self.state.revision(), snapshot.index.into(), "the state is that of the applied index");
-        self.storage.begin_snapshot(snapshot.clone())?;
-        (snapshots.sizes.log_bytes, snapshots.sizes.retry_bytes) = (0, 0);
+        let snapshots = &mut self.snapshots;
+        let log_bytes = std::mem::take(&mut snapshots.sizes.log_bytes);
         snapshots.is_releasing |= is_planted(Bug::LogReleasedEarly);
-        snapshots.work = Work::Writing { snapshot, writer: SnapshotWriter::new(self.state.clone()) };
+        let writer = SnapshotWriter::new(self.state.clone());
+        snapshots.work = Work::Writing { snapshot, writer, bytes, log_bytes };
         Ok(())
     }
 
     /// Writes a slice of this node's own snapshot; when nothing is left, saves it.
     fn write_slice(&mut self, now: Instant) -> Result<(), WriteError> {
-        let Work::Writing { writer, .. } = &mut self.snapshots.work else { return Ok(()) };
-        if let Some(slice) = writer.next_slice(self.snapshots.options.slice_bytes) {
-            return self.storage.write_snapshot(&slice);
+        let Work::Writing { writer, bytes, .. } = &mut self.snapshots.work else { return Ok(()) };
+        // Others write to this disk, too. What is left of it is for the log.
+        if !self.storage.has_room_for(*bytes) {
+            return self.give_up_for_room(now, "of this node");
         }
+        if let Some(slice) = writer.next_slice(self.snapshots.options.slice_bytes) {
+            return match self.storage.write_snapshot(&slice)? {
+                true => Ok(()),
+                false => self.give_up_for_room(now, "of this node"),
+            };
+        }
+        if self.snapshots.restored.is_some() {
+            return self.finish_founding(now);
+        }
+        let Some(id) = self.storage.save_snapshot()? else {
+            return self.give_up_for_room(now, "of this node");
+        };
         let Work::Writing { snapshot, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) else {
             unreachable!("its last slice was just written");
         };
-        if let Some(Restored { state, .. }) = self.snapshots.restored.take() {
-            return self.finish_founding(now, snapshot, state);
-        }
-        let id = self.storage.save_snapshot()?;
         log::info!("snapshot saved index={} term={} bytes={}", id.index, id.term, id.bytes);
         self.raft.on_snapshot_saved(snapshot);
         self.snapshots.sizes.last_bytes = id.bytes;
+        self.snapshots.sizes.no_room_until = None;
         self.snapshots.is_releasing = true;
+        Ok(())
+    }
+
+    /// Gives up the snapshot that is being written or received.
+    pub(super) fn stop_snapshot(&mut self) -> Result<(), WriteError> {
+        self.snapshots.give_up();
+        self.storage.abandon_snapshot()
+    }
+
+    /// The same, as the disk has no room for the rest of it.
+    pub(super) fn give_up_for_room(&mut self, now: Instant, whose: &str) -> Result<(), WriteError> {
+        self.stop_snapshot()?;
+        self.on_no_room(now, whose);
         Ok(())
     }
 
@@ -341,123 +391,5 @@ impl<D: Disk> Replica<D> {
             transfer.offset = offset;
             transfer.resend_at = None;
         }
-    }
-
-    // A follower receives.
-
-    /// Takes the next chunk of the leader's snapshot, if that is what it is.
-    fn on_chunk(&mut self, now: Instant, from: NodeId, message: InstallSnapshot) -> Result<(), WriteError> {
-        let InstallSnapshot { snapshot: id, offset, chunk, term } = message;
-        if !self.raft.needs_snapshot(&id) {
-            return Ok(()); // the leader learns it when it asks again
-        }
-        if term == Term::ZERO && self.configuration().is_some() {
-            return Ok(()); // it has joined by another member's chunks while this one waited
-        }
-        if offset == 0 && !self.is_receiving(&id) && !self.begin_receiving(id)? {
-            return Ok(());
-        }
-        let expected = match &self.snapshots.work {
-            Work::Receiving { id: expected, offset, .. } if *expected == id => *offset,
-            _ => 0,
-        };
-        if offset == expected && self.is_receiving(&id) {
-            self.receive(now, from, id, &chunk)
-        } else {
-            self.raft.answer_chunk(from, id, InstallResult::Received { offset: expected });
-            Ok(())
-        }
-    }
-
-    fn is_receiving(&self, id: &SnapshotId) -> bool {
-        matches!(&self.snapshots.work, Work::Receiving { id: own, .. } if own == id)
-    }
-
-    /// Begins to receive; false if there is no room for it. A snapshot of this node's own, or
-    /// another that was being received, is given up for it: the leader knows what is needed.
-    fn begin_receiving(&mut self, id: SnapshotId) -> Result<bool, WriteError> {
-        self.stop_receiving()?;
-        if !self.storage.has_room_for(id.bytes) {
-            log::warn!("the leader's snapshot of {} bytes does not fit on the disk", id.bytes);
-            return Ok(false);
-        }
-        self.storage.begin_copy()?;
-        let reader = SnapshotReader::new(self.snapshots.limits);
-        self.snapshots.work = Work::Receiving { id, offset: 0, reader };
-        log::info!("receiving a snapshot index={} bytes={}", id.index, id.bytes);
-        Ok(true)
-    }
-
-    fn stop_receiving(&mut self) -> Result<(), WriteError> {
-        self.snapshots.give_up();
-        self.storage.abandon_snapshot()
-    }
-
-    fn receive(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        id: SnapshotId,
-        chunk: &[u8],
-    ) -> Result<(), WriteError> {
-        let written = self.storage.write_copy(chunk)?;
-        let Work::Receiving { offset, reader, .. } = &mut self.snapshots.work else { return Ok(()) };
-        *offset += chunk.len() as u64;
-        let offset = *offset;
-        let fed = written.map_err(|error| error.to_string()).and_then(|payloads| {
-            let fed = payloads.iter().try_for_each(|payload| reader.feed(payload));
-            fed.map_err(|error| error.to_string())
-        });
-        if let Err(error) = fed {
-            log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
-            return self.stop_receiving();
-        }
-        if offset == id.bytes && is_planted(Bug::InstalledEarly) {
-            self.raft.answer_chunk(from, id, InstallResult::Installed);
-            return Ok(());
-        }
-        if self.is_stranger_to_copy() {
-            log::error!("node {from} sent the snapshot of a cluster in which this directory has no place");
-            return self.stop_receiving();
-        }
-        if offset == id.bytes {
-            return self.install(now, from, id);
-        }
-        self.raft.answer_chunk(from, id, InstallResult::Received { offset });
-        Ok(())
-    }
-
-    /// All bytes are there: makes the snapshot this node's log and state, on disk first. Either all
-    /// of it is done, or nothing.
-    fn install(&mut self, now: Instant, from: NodeId, id: SnapshotId) -> Result<(), WriteError> {
-        let Work::Receiving { reader, .. } = std::mem::replace(&mut self.snapshots.work, Work::None) else {
-            unreachable!("its last chunk was just received");
-        };
-        let state = match reader.finish() {
-            Ok(state) if state.revision() == id.index.into() => state,
-            Ok(_) | Err(_) => {
-                log::error!("node {from} sent a snapshot whose state is not that of its index");
-                return self.stop_receiving();
-            }
-        };
-        let hard_state = self.raise_term(id.term)?;
-        let snapshot = match self.storage.install_copy(id)? {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
-                self.snapshots.remains.push_back(SnapshotWriter::new(state));
-                return Ok(());
-            }
-        };
-        match self.configuration() {
-            Some(_) => self.raft.on_snapshot_installed(snapshot),
-            None => self.raft.join_by_snapshot(now, snapshot, hard_state, false),
-        }
-        self.take_over(state, id.bytes);
-        // Whoever waited for an entry that the snapshot stands for: it may be among them, or not.
-        self.refuse_overwritten(id.index);
-        self.raft.answer_chunk(from, id, InstallResult::Installed);
-        log::info!("snapshot installed index={} term={} bytes={}", id.index, id.term, id.bytes);
-        Ok(())
     }
 }

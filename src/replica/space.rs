@@ -9,7 +9,7 @@
 //! once there is room: other files went, or keys were deleted, or a snapshot was taken.
 
 use super::Replica;
-use crate::storage::Disk;
+use crate::storage::{Disk, SpareProgress, WriteError};
 use crate::time::{Duration, Instant};
 use crate::types::NodeId;
 use crate::wire::client::{DiskStatus, Operation, Refused};
@@ -21,6 +21,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 const HAND_OVER_PERIOD: Duration = Duration::from_secs(1);
 /// Segments of the log that are kept in reserve, besides a snapshot.
 const RESERVED_SEGMENTS: u64 = 2;
+/// Bytes of the log's next segment that one idle turn prepares.
+const SPARE_SLICE_BYTES: u64 = 256 << 10;
 /// With room for fewer than this, deletes are not taken any more either.
 const LAST_SEGMENTS: u64 = 1;
 
@@ -30,6 +32,8 @@ pub(super) struct Space {
     room: Room,
     looked_at: Option<Instant>,
     handed_over_at: Option<Instant>,
+    /// There was no room for the log's next segment: it is not prepared before this.
+    no_spare_until: Option<Instant>,
 }
 
 impl Space {
@@ -40,6 +44,12 @@ impl Space {
     pub(super) fn level(&self) -> RoomLevel {
         self.room.level
     }
+}
+
+/// How long a node tries nothing again for which there was no room. Nodes that share a disk differ in it,
+/// so that one of them finds what the others gave back.
+fn patience(id: NodeId) -> Duration {
+    Duration::from_secs(1 + id.0 % 4)
 }
 
 impl<D: Disk> Replica<D> {
@@ -60,6 +70,7 @@ impl<D: Disk> Replica<D> {
         self.own.space.room = room;
         if (before == RoomLevel::Enough) != (room.level == RoomLevel::Enough) {
             announce(room);
+            self.snapshots.sizes.no_room_until = None;
         }
         self.give_way_if_low(now);
     }
@@ -78,6 +89,31 @@ impl<D: Disk> Replica<D> {
             _ => RoomLevel::Enough,
         };
         Room { free_bytes, reserve_bytes, level }
+    }
+
+    /// There is no room for a snapshot, or for the rest of one: none is begun for a while.
+    pub(super) fn on_no_room(&mut self, now: Instant, whose: &str) {
+        let before = self.snapshots.sizes.no_room_until.replace(now + patience(self.own.id));
+        if before.is_none() {
+            log::warn!("no room for a snapshot {whose}, the disk is too full: the log goes on growing");
+        }
+        self.refuse_snapshots();
+    }
+
+    /// Prepares a slice of the log's next segment.
+    pub(super) fn prepare_spare(&mut self, now: Instant) -> Result<(), WriteError> {
+        let progress = self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
+        self.own.spare_unfinished = progress == SpareProgress::Unfinished;
+        let is_full = progress == SpareProgress::NoRoom;
+        self.own.space.no_spare_until = is_full.then(|| now + patience(self.own.id));
+        Ok(())
+    }
+
+    /// Without a leader the disk is kept free for votes; without room, for the log itself.
+    pub(super) fn may_prepare_spare(&self, now: Instant) -> bool {
+        let space = &self.own.space;
+        let is_early = space.no_spare_until.is_some_and(|until| now < until);
+        self.leader().is_some() && space.level() != RoomLevel::None && !is_early
     }
 
     /// Whether a snapshot is worth taking early: the disk is low, and the log before it would go.

@@ -19,14 +19,17 @@ pub(super) enum Timer {
     Expiry,
     /// There is news for the other members.
     Telling,
+    /// A snapshot for which there was no room may be tried again.
+    Room,
 }
 
-/// The replica's wheel, the three timers of which there is one each, and cluster time.
+/// The replica's wheel, the four timers of which there is one each, and cluster time.
 pub(super) struct Timers {
     pub(super) wheel: TimerWheel<Timer>,
     pub(super) raft: Option<(TimerKey, Instant)>,
     pub(super) expiry: Option<(TimerKey, Instant)>,
     pub(super) telling: Option<(TimerKey, Instant)>,
+    pub(super) room: Option<(TimerKey, Instant)>,
     /// The last proposal to expire sessions is given this long to be applied.
     pub(super) no_expiry_before: Instant,
     /// By which expiry is due.
@@ -36,17 +39,21 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn new(now: Instant) -> Self {
         let (wheel, clock) = (TimerWheel::new(now), ClusterClock::default());
-        Self { wheel, raft: None, expiry: None, telling: None, no_expiry_before: now, clock }
+        Self { wheel, raft: None, expiry: None, telling: None, room: None, no_expiry_before: now, clock }
     }
 
-    /// Keeps one timer for Raft, one for expiry and one for news, each at its deadline or before: a deadline that
-    /// moved later (as with every heartbeat heard) leaves the timer where it is, to fire for
-    /// nothing once.
-    pub(super) fn arm(&mut self, raft: Option<Instant>, expiry: Option<Instant>, telling: Option<Instant>) {
+    /// Keeps each of these timers at its deadline or before: a deadline that moved later (as with every
+    /// heartbeat heard) leaves the timer where it is, to fire for nothing once.
+    fn arm(&mut self, raft: Option<Instant>, expiry: Option<Instant>) {
         let expiry = expiry.map(|moment| moment.max(self.no_expiry_before));
         arm(&mut self.wheel, &mut self.raft, raft, Timer::Raft);
         arm(&mut self.wheel, &mut self.expiry, expiry, Timer::Expiry);
+    }
+
+    /// The same for those that only wake.
+    fn arm_wakes(&mut self, telling: Option<Instant>, room: Option<Instant>) {
         arm(&mut self.wheel, &mut self.telling, telling, Timer::Telling);
+        arm(&mut self.wheel, &mut self.room, room, Timer::Room);
     }
 }
 
@@ -81,9 +88,11 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    pub(super) fn arm_timers(&mut self) {
+    pub(super) fn arm_timers(&mut self, now: Instant) {
         let raft = Some(self.raft.next_deadline()).filter(|deadline| *deadline < Instant::MAX);
         let expiry = self.timers.clock.moment_of(self.state.next_expiry());
-        self.timers.arm(raft, expiry, self.telling_deadline());
+        self.timers.arm(raft, expiry);
+        let room = self.snapshots.sizes.no_room_until.filter(|until| now < *until);
+        self.timers.arm_wakes(self.telling_deadline(), room);
     }
 }

@@ -11,8 +11,9 @@ use super::recovery::{self, Segment, Survey};
 use super::restore::restored_node;
 use super::segment::{RecordKind, torn_tail};
 use super::snapshot_file::is_snapshot_name;
+use super::spares::{SPARE, is_recycled_name};
 use super::state::StoredBatch;
-use super::wal::{self, SPARE, UNFINISHED};
+use super::wal::{self, UNFINISHED};
 use super::{OpenError, Options, Recovered, RecoveredSnapshot, recovered};
 use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, Term};
 use crate::wire::entry::SnapshotId;
@@ -187,7 +188,7 @@ fn files<D: Disk>(disk: &mut D, options: Options, snapshot: Option<SnapshotId>) 
         let used_as = match name.as_str() {
             _ if is_useless || name.ends_with(UNFINISHED) => FileUse::Removed,
             SPARE => FileUse::Spare,
-            name if wal::is_recycled_name(name) => FileUse::Recycled,
+            name if is_recycled_name(name) => FileUse::Recycled,
             name if is_snapshot_name(name) => FileUse::Snapshot,
             name if restored_node(name).is_some() => FileUse::Restored,
             _ => FileUse::Ignored,

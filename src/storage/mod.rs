@@ -7,7 +7,7 @@
 //! whatever is in it; no second file can disagree with the first.
 //!
 //! The log lies in numbered **segments** of a fixed size (`segment.rs` has their bytes). They are
-//! made of spares that idle turns fill with zeroes (`wal.rs`), so that a sync in a busy turn stores
+//! made of spares that idle turns fill with zeroes (`spares.rs`), so that a sync in a busy turn stores
 //! data and nothing else. A record replaces what earlier ones said: its entries replace the log
 //! from the first of them on, its hard state replaces the one before. Truncating is appending.
 //!
@@ -19,7 +19,8 @@
 //! **The first write or sync that fails is the last.** After a failed sync Linux takes the pages
 //! for clean, and the next sync returns success without having stored them. So [`Storage`] refuses
 //! all that follows, the caller must end the process, and the next process writes again whatever
-//! it can read but cannot prove to be stored.
+//! it can read but cannot prove to be stored. Only what nothing builds on yet, a snapshot or a spare that
+//! is not finished, may find the disk full: it is removed, and the log goes on.
 //!
 //! A **snapshot** stands for the log up to an index (`snapshot_file.rs` has its bytes). Once a
 //! record names it, the segments before are released and used again (`snapshots.rs`): every segment
@@ -38,6 +39,7 @@ mod restore;
 mod segment;
 mod snapshot_file;
 mod snapshots;
+mod spares;
 mod state;
 mod wal;
 
@@ -50,7 +52,8 @@ pub use disk::{Disk, FileDisk};
 pub use inspect::{FileReport, FileUse, Inspection, SegmentReport, Start, TornTail, inspect};
 pub use restore::restore;
 pub use snapshot_file::SnapshotFileError;
-pub use snapshots::OpenSnapshot;
+pub use snapshots::{CopyError, OpenSnapshot};
+pub use spares::SpareProgress;
 
 use bytes::Bytes;
 
@@ -151,6 +154,8 @@ pub struct WriteError {
     pub path: String,
     /// What the system said.
     pub cause: String,
+    /// Whether it said that the disk, or a quota of it, is full.
+    pub is_full: bool,
 }
 
 /// Why a directory cannot be used. The operator can act on each.
@@ -341,12 +346,12 @@ impl<D: Disk> Storage<D> {
     }
 
     /// Prepares the next segment: writes and syncs at most `budget_bytes` of it, so a call takes as
-    /// long as that takes. To be called in idle turns; gives true once there is nothing left to do.
-    /// A segment that is needed before its spare is ready is made at once, inside `persist`.
+    /// long as that takes. To be called in idle turns. A segment that is needed before its spare is
+    /// ready is made at once, inside `persist`.
     ///
     /// # Errors
-    /// As [`Storage::persist`].
-    pub fn prepare_spare(&mut self, budget_bytes: u64) -> Result<bool, WriteError> {
+    /// As [`Storage::persist`]. A disk that is full is none: no log is in a spare yet, so it is removed.
+    pub fn prepare_spare(&mut self, budget_bytes: u64) -> Result<SpareProgress, WriteError> {
         self.write(|wal, disk, _| wal.prepare_spare(disk, budget_bytes))
     }
 

@@ -22,8 +22,9 @@ use super::disk::{self, Disk};
 use super::restore::{is_unfinished_restore, restored_node};
 use super::segment::{HeaderError, PAGE_BYTES, Record, RecordKind, Scan, SegmentHeader, page_floor, scan};
 use super::snapshot_file::{Parser, SnapshotFileError, is_snapshot_name, snapshot_name};
+use super::spares::{SPARE, Spares, is_recycled_name};
 use super::state::{Durable, State, StoredBatch, decode_snapshot};
-use super::wal::{self, Active, Chain, Held, SPARE, Spares, UNFINISHED, Wal, segment_name, segment_number};
+use super::wal::{self, Active, Chain, Held, UNFINISHED, Wal, segment_name, segment_number};
 use super::{Batch, OpenError, Options, RecoveredSnapshot, WriteError};
 use crate::planted::{Bug, is_planted};
 use crate::types::{LogIndex, NodeId};
@@ -75,7 +76,7 @@ pub(super) fn sort_files<D: Disk>(
     let named = snapshot.map(|snapshot| snapshot_name(snapshot.index));
     let (mut fresh, mut recycled, mut useless) = (None, Spares::new(None, Vec::new()), Vec::new());
     for name in list(disk)? {
-        let is_spare = name == SPARE || wal::is_recycled_name(&name);
+        let is_spare = name == SPARE || is_recycled_name(&name);
         if is_spare {
             let file = read(disk, &name, |disk| disk.open(&name))?;
             let is_right = read(disk, &name, |disk| disk.size(&file))? == options.segment_bytes;

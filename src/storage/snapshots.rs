@@ -10,6 +10,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use super::disk::{self, Disk};
 use super::restore::restored_name;
@@ -42,6 +43,17 @@ enum Content {
     Copy(Parser),
 }
 
+/// Why a copy of another node's snapshot is given up.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CopyError {
+    /// Its bytes can be no part of a snapshot.
+    #[error(transparent)]
+    Content(#[from] SnapshotFileError),
+    /// It does not fit.
+    #[error("the disk is full")]
+    NoRoom,
+}
+
 /// A snapshot's file, open for reading. It can be read to its end also when it was replaced by
 /// another.
 #[derive(Debug)]
@@ -66,40 +78,41 @@ impl<D: Disk> Storage<D> {
     }
 
     /// Begins a snapshot of this node's own state, one of entries that are all durable here. What
-    /// was begun and not saved is given up.
+    /// was begun and not saved is given up. Gives false if the disk is full: then nothing is begun.
     ///
     /// # Errors
     /// As [`Storage::persist`].
-    pub fn begin_snapshot(&mut self, snapshot: Snapshot) -> Result<(), WriteError> {
+    pub fn begin_snapshot(&mut self, snapshot: Snapshot) -> Result<bool, WriteError> {
         let mut out = Writer::new();
         let checksum = snapshot_file::put_header(&mut out, &snapshot);
-        self.begin_draft(Content::Own { snapshot, checksum })?;
-        self.extend_draft(&out.into_bytes())
+        Ok(self.begin_draft(Content::Own { snapshot, checksum })? && self.extend_draft(&out.into_bytes())?)
     }
 
-    /// Writes and syncs the next slice of the state.
+    /// Writes and syncs the next slice of the state. Gives false if the disk is full: then the snapshot
+    /// is given up.
     ///
     /// # Errors
     /// As [`Storage::persist`].
     ///
     /// # Panics
     /// If no snapshot of this node's own was begun, or the slice is empty.
-    pub fn write_snapshot(&mut self, slice: &[u8]) -> Result<(), WriteError> {
+    pub fn write_snapshot(&mut self, slice: &[u8]) -> Result<bool, WriteError> {
         assert!(!slice.is_empty(), "an empty slice would end the snapshot");
         self.put_chunk(slice)
     }
 
-    /// Ends the snapshot and records it: from now on the log begins after it.
+    /// Ends the snapshot and records it: from now on the log begins after it. Gives nothing if the disk
+    /// is full: then the snapshot is given up.
     ///
     /// # Errors
     /// As [`Storage::persist`].
     ///
     /// # Panics
     /// If no snapshot of this node's own was begun, or if it is not of this log.
-    pub fn save_snapshot(&mut self) -> Result<SnapshotId, WriteError> {
-        let (id, _) = self.end_own()?;
+    pub fn save_snapshot(&mut self) -> Result<Option<SnapshotId>, WriteError> {
+        let Some((id, _)) = self.end_own()? else { return Ok(None) };
         self.record_snapshot(id, false)?;
-        Ok(id)
+        Ok(Some(id))
     }
 
     /// The same for the snapshot with which a restored node founds its cluster: with the record the
@@ -110,57 +123,56 @@ impl<D: Disk> Storage<D> {
     ///
     /// # Panics
     /// If no snapshot of this node's own was begun, or if the log does not begin with it.
-    pub fn save_founding_snapshot(&mut self) -> Result<SnapshotId, WriteError> {
-        let (id, snapshot) = self.end_own()?;
+    pub fn save_founding_snapshot(&mut self) -> Result<Option<SnapshotId>, WriteError> {
+        let Some((id, snapshot)) = self.end_own()? else { return Ok(None) };
         self.record_snapshot(id, true)?;
         self.durable.cluster = Some(snapshot.configuration.cluster);
         let restored = restored_name(self.durable.state.node);
         self.on_disk(|disk, _| remove(disk, &restored))?;
-        Ok(id)
+        Ok(Some(id))
     }
 
-    /// Writes the end of a snapshot of this node's own.
-    fn end_own(&mut self) -> Result<(SnapshotId, Snapshot), WriteError> {
-        self.put_chunk(&[])?;
+    /// Writes the end of a snapshot of this node's own, if the disk has room for it.
+    fn end_own(&mut self) -> Result<Option<(SnapshotId, Snapshot)>, WriteError> {
+        if !self.put_chunk(&[])? {
+            return Ok(None);
+        }
         let draft = self.draft.take().expect("a snapshot was begun");
         let Content::Own { snapshot, checksum } = draft.content else {
             unreachable!("the end was written to a snapshot of this node's own");
         };
         let Snapshot { index, term, .. } = snapshot;
         let id = SnapshotId { index, term, bytes: draft.written_bytes, checksum };
-        Ok((id, snapshot))
+        Ok(Some((id, snapshot)))
     }
 
     /// Begins to receive the bytes of another node's snapshot. What was begun and not saved is
-    /// given up.
+    /// given up. Gives false if the disk is full: then nothing is begun.
     ///
     /// # Errors
     /// As [`Storage::persist`].
-    pub fn begin_copy(&mut self) -> Result<(), WriteError> {
+    pub fn begin_copy(&mut self) -> Result<bool, WriteError> {
         self.begin_draft(Content::Copy(Parser::default()))
     }
 
     /// Writes and syncs the next bytes of the copy. Gives the parts of the state that they
-    /// complete, each found intact; or why they can be no part of a snapshot, and then the copy
-    /// is given up.
+    /// complete, each found intact; or why the copy is given up.
     ///
     /// # Errors
     /// As [`Storage::persist`].
     ///
     /// # Panics
     /// If no copy was begun.
-    pub fn write_copy(&mut self, bytes: &[u8]) -> Result<Result<Vec<Bytes>, SnapshotFileError>, WriteError> {
+    pub fn write_copy(&mut self, bytes: &[u8]) -> Result<Result<Vec<Bytes>, CopyError>, WriteError> {
         let Some(Draft { content: Content::Copy(parser), .. }) = &mut self.draft else {
             panic!("a copy was begun");
         };
         match parser.feed(bytes) {
-            Ok(payloads) => {
-                self.extend_draft(bytes)?;
-                Ok(Ok(payloads))
-            }
+            Ok(payloads) if self.extend_draft(bytes)? => Ok(Ok(payloads)),
+            Ok(_) => Ok(Err(CopyError::NoRoom)),
             Err(error) => {
                 self.abandon_snapshot()?;
-                Ok(Err(error))
+                Ok(Err(error.into()))
             }
         }
     }
@@ -290,23 +302,23 @@ impl<D: Disk> Storage<D> {
         self.disk.free_space().ok()
     }
 
-    /// What a snapshot of so many bytes and so many more segments will take: spares that are ready
-    /// take nothing any more, nor does what is written of the snapshot already.
+    /// What a snapshot of so many bytes and so many more segments will take: what is written of
+    /// spares takes nothing any more, nor does what is written of the snapshot already.
     #[must_use]
     pub fn reserve_bytes(&self, snapshot_bytes: u64, segments: u64) -> u64 {
-        let missing = segments.saturating_sub(self.wal.spares_ready());
+        let missing_bytes = (segments * self.wal.segment_bytes()).saturating_sub(self.wal.spare_bytes());
         let written_bytes = self.draft.as_ref().map_or(0, |draft| draft.written_bytes);
-        snapshot_bytes.saturating_sub(written_bytes).saturating_add(missing * self.wal.segment_bytes())
+        snapshot_bytes.saturating_sub(written_bytes).saturating_add(missing_bytes)
     }
 
-    fn begin_draft(&mut self, content: Content) -> Result<(), WriteError> {
+    fn begin_draft(&mut self, content: Content) -> Result<bool, WriteError> {
         self.abandon_snapshot()?;
-        let file = self.on_disk(|disk, _| wal::create(disk, UNFINISHED_SNAPSHOT))?;
-        self.draft = Some(Draft { file, written_bytes: 0, content });
-        Ok(())
+        let file = self.unless_full(|disk, _| wal::create(disk, UNFINISHED_SNAPSHOT))?;
+        self.draft = file.map(|file| Draft { file, written_bytes: 0, content });
+        Ok(self.draft.is_some())
     }
 
-    fn put_chunk(&mut self, payload: &[u8]) -> Result<(), WriteError> {
+    fn put_chunk(&mut self, payload: &[u8]) -> Result<bool, WriteError> {
         let Some(Draft { content: Content::Own { checksum, .. }, .. }) = &mut self.draft else {
             panic!("a snapshot of this node's own was begun");
         };
@@ -315,16 +327,21 @@ impl<D: Disk> Storage<D> {
         self.extend_draft(&out.into_bytes())
     }
 
-    fn extend_draft(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    /// Writes and syncs more of what was begun; if the disk is full, gives it up.
+    fn extend_draft(&mut self, bytes: &[u8]) -> Result<bool, WriteError> {
         let mut draft = self.draft.take().expect("a snapshot was begun");
-        self.on_disk(|disk, options| {
+        let written = self.unless_full(|disk, options| {
             let offset = usize::try_from(draft.written_bytes).expect("files are addressable");
             wal::write(disk, UNFINISHED_SNAPSHOT, &draft.file, offset, bytes)?;
             wal::sync(disk, options, UNFINISHED_SNAPSHOT, &draft.file)
         })?;
-        draft.written_bytes += bytes.len() as u64;
+        let is_written = written.is_some();
+        draft.written_bytes += if is_written { bytes.len() as u64 } else { 0 };
         self.draft = Some(draft);
-        Ok(())
+        if !is_written {
+            self.abandon_snapshot()?;
+        }
+        Ok(is_written)
     }
 
     /// The file is written and synced: gives it its name, records it, and removes the one before.
@@ -373,6 +390,18 @@ impl<D: Disk> Storage<D> {
         });
         self.removed = removed;
         freed
+    }
+
+    /// Acts on the file of the unfinished snapshot, which alone may find the disk full: nothing builds on
+    /// it yet, so what becomes of its bytes does not matter. Gives nothing then.
+    fn unless_full<T>(
+        &mut self,
+        act: impl FnOnce(&mut D, super::Options) -> Result<T, WriteError>,
+    ) -> Result<Option<T>, WriteError> {
+        self.write(|wal, disk, _| match act(disk, wal.options()) {
+            Err(full) if full.is_full => Ok(None),
+            done => done.map(Some),
+        })
     }
 
     fn on_disk<T>(

@@ -2,7 +2,7 @@
 //!
 //! Files are prepared before they are needed, since a sync is cheap only when nothing but data
 //! changes: no size, no block, no name. A **spare** is filled with written zeroes in slices of idle
-//! turns. A segment begins as a spare: its header page, the state carried over and the record that
+//! turns (`spares.rs`). A segment begins as a spare: its header page, the state carried over and the record that
 //! did not fit into the segment before are written and synced, and only then does the file get the
 //! segment's name. A segment that a snapshot has replaced becomes a spare again. So a file with a segment's name always has what it began with, and whatever is
 //! found wrong there is damage, never the trace of a crash.
@@ -15,37 +15,20 @@ use super::segment::{
     Link, PAGE_BYTES, RecordKind, Salt, SegmentHeader, header_checksum, page_ceil, page_floor, put_record,
     record_bytes,
 };
+use super::spares::{SPARE, SpareProgress, Spares, ZEROES, recycled_name};
 use super::state::Durable;
 use super::{Options, WriteError};
 use crate::planted::{Bug, is_planted};
 use crate::types::LogIndex;
 use crate::wire::Writer;
 
-/// A spare segment that is ready.
-pub(super) const SPARE: &str = "spare.wal";
 /// How the names of files end that nothing is in yet: after a crash they are removed.
 pub(super) const UNFINISHED: &str = ".tmp";
 
-const UNFINISHED_SPARE: &str = "spare.tmp";
 const UNFINISHED_LARGE: &str = "large.tmp";
-/// As many released segments are kept to be used again; more are removed.
-const MAX_RECYCLED: usize = 4;
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
-
 /// The name of a segment's file.
 pub(super) fn segment_name(segment: u64) -> String {
     format!("{segment:010}.wal")
-}
-
-/// The name of a spare that was this segment.
-fn recycled_name(segment: u64) -> String {
-    format!("spare-{segment:010}.wal")
-}
-
-/// Whether a file of this name is a spare that was a segment.
-pub(super) fn is_recycled_name(name: &str) -> bool {
-    let number = name.strip_prefix("spare-").and_then(|name| name.strip_suffix(".wal"));
-    number.and_then(|number| number.parse().ok()).is_some_and(|number| recycled_name(number) == name)
 }
 
 /// The number of the segment in the file of this name, if it is one.
@@ -97,48 +80,6 @@ impl Held {
         let SegmentHeader { segment, size_bytes, first_index, .. } = *header;
         Self { segment, size_bytes, first_index }
     }
-}
-
-/// The blank files that segments are made of.
-#[derive(Debug)]
-pub(super) struct Spares<F> {
-    fresh: Spare<F>,
-    /// What was a segment and is none any more, at most [`MAX_RECYCLED`], with their names.
-    recycled: Vec<(String, F)>,
-}
-
-impl<F> Spares<F> {
-    /// Those that a directory has: a fresh one, and others by their names.
-    pub(super) fn new(fresh: Option<F>, recycled: Vec<(String, F)>) -> Self {
-        Self { fresh: fresh.map_or(Spare::Missing, |file| Spare::Ready { file }), recycled }
-    }
-
-    /// The same with this fresh one.
-    pub(super) fn with_fresh(self, fresh: Option<F>) -> Self {
-        Self::new(fresh, self.recycled)
-    }
-
-    /// Whether one more released segment is worth keeping.
-    pub(super) fn has_place(&self) -> bool {
-        self.recycled.len() < MAX_RECYCLED
-    }
-
-    /// Adds one that was a segment.
-    pub(super) fn add(&mut self, name: String, file: F) {
-        self.recycled.push((name, file));
-    }
-
-    fn take(&mut self) -> Self {
-        let fresh = std::mem::replace(&mut self.fresh, Spare::Missing);
-        Self { fresh, recycled: std::mem::take(&mut self.recycled) }
-    }
-}
-
-#[derive(Debug)]
-enum Spare<F> {
-    Missing,
-    Filling { file: F, written_bytes: u64 },
-    Ready { file: F },
 }
 
 /// The log's end, open for writing.
@@ -199,10 +140,9 @@ impl<F> Wal<F> {
         self.options.segment_bytes
     }
 
-    /// How many spares are ready to be the next segment.
-    pub(super) fn spares_ready(&self) -> u64 {
-        let fresh = matches!(self.spares.fresh, Spare::Ready { .. });
-        self.spares.recycled.len() as u64 + u64::from(fresh)
+    /// What is written already of segments to come.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        self.spares.written_bytes(self.options.segment_bytes)
     }
 
     /// Releases the oldest segment if no entry above `upto` can lie in it: all of those were
@@ -289,17 +229,13 @@ impl<F> Wal<F> {
         Ok(())
     }
 
-    /// Goes on with the spare: writes and syncs at most `budget_bytes` of it. Gives whether it is
-    /// ready.
+    /// Prepares the next segment: writes and syncs at most `budget_bytes` of it.
     pub(super) fn prepare_spare<D: Disk<File = F>>(
         &mut self,
         disk: &mut D,
         budget_bytes: u64,
-    ) -> Result<bool, WriteError> {
-        if !self.spares.recycled.is_empty() {
-            return Ok(true);
-        }
-        prepare_spare(disk, self.options, &mut self.spares.fresh, budget_bytes)
+    ) -> Result<SpareProgress, WriteError> {
+        self.spares.prepare(disk, self.options, budget_bytes)
     }
 
     fn roll<D: Disk<File = F>>(
@@ -358,7 +294,7 @@ impl<F> Opening<F> {
         let header = self.header(durable, size_bytes, records.len() as u64);
         let (mut bytes, chain) = self.encode(&header, &records);
         let (blank, file) = if needed_bytes <= self.options.segment_bytes {
-            self.take_spare(disk)?
+            self.spares.take_one(disk, self.options)?
         } else {
             bytes.resize(needed_bytes as usize, 0);
             (UNFINISHED_LARGE.to_owned(), create(disk, UNFINISHED_LARGE)?)
@@ -397,46 +333,6 @@ impl<F> Opening<F> {
         }
         (padded_to_page(out), chain)
     }
-
-    fn take_spare<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(String, F), WriteError> {
-        if let Some(recycled) = self.spares.recycled.pop() {
-            return Ok(recycled);
-        }
-        prepare_spare(disk, self.options, &mut self.spares.fresh, u64::MAX)?;
-        match std::mem::replace(&mut self.spares.fresh, Spare::Missing) {
-            Spare::Ready { file } => Ok((SPARE.to_owned(), file)),
-            Spare::Missing | Spare::Filling { .. } => unreachable!("without a budget a spare gets ready"),
-        }
-    }
-}
-
-fn prepare_spare<D: Disk>(
-    disk: &mut D,
-    options: Options,
-    spare: &mut Spare<D::File>,
-    budget_bytes: u64,
-) -> Result<bool, WriteError> {
-    let (file, mut written_bytes) = match std::mem::replace(spare, Spare::Missing) {
-        Spare::Missing => (create(disk, UNFINISHED_SPARE)?, 0),
-        Spare::Filling { file, written_bytes } => (file, written_bytes),
-        ready @ Spare::Ready { .. } => {
-            *spare = ready;
-            return Ok(true);
-        }
-    };
-    let upto = options.segment_bytes.min(written_bytes.saturating_add(budget_bytes));
-    while written_bytes < upto {
-        let count = (upto - written_bytes).min(ZEROES.len() as u64);
-        write(disk, UNFINISHED_SPARE, &file, written_bytes as usize, &ZEROES[..count as usize])?;
-        written_bytes += count;
-    }
-    sync(disk, options, UNFINISHED_SPARE, &file)?;
-    let ready = written_bytes == options.segment_bytes;
-    if ready {
-        rename(disk, options, UNFINISHED_SPARE, SPARE)?;
-    }
-    *spare = if ready { Spare::Ready { file } } else { Spare::Filling { file, written_bytes } };
-    Ok(ready)
 }
 
 fn padded_to_page(mut out: Writer) -> Vec<u8> {
@@ -472,6 +368,14 @@ pub(super) fn sync<D: Disk>(
     synced.map_err(|cause| failed(disk, "sync", name, &cause))
 }
 
+/// Removes a file that nothing builds on yet, and that need not be there.
+pub(super) fn remove_unfinished<D: Disk>(disk: &mut D, name: &str) -> Result<(), WriteError> {
+    match disk.remove(name) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(failed(disk, "remove", name, &cause)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes all names durable.
 pub(super) fn sync_names<D: Disk>(disk: &mut D, options: Options) -> Result<(), WriteError> {
     let must_sync = options.sync && !is_planted(Bug::NoDirectorySync);
@@ -492,9 +396,7 @@ pub(super) fn rename<D: Disk>(
 
 /// The error that ends the process.
 pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, cause: &io::Error) -> WriteError {
-    let cure = match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (free some space first)",
-        _ => "",
-    };
-    WriteError { action, path: disk.path_of(name), cause: format!("{cause}{cure}") }
+    let is_full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let cure = if is_full { " (free some space first)" } else { "" };
+    WriteError { action, path: disk.path_of(name), cause: format!("{cause}{cure}"), is_full }
 }

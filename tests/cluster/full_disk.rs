@@ -2,7 +2,7 @@
 //! tests say so and check nothing.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -14,19 +14,20 @@ use crate::setup::{eventually, kv, kv_client, prepared, run};
 
 /// Room for a log of two segments and a spare, a snapshot, and some air.
 const SIZE: &str = "size=72m";
+/// The same for three nodes whose logs are four segments longer.
+const SIZE_FOR_ALL: &str = "size=480m";
 
-/// A small file system in the place of a node's data directory.
+/// A small file system in the place of a node's data directory, or of all nodes' data.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None` if that is not permitted.
-    fn mount(cluster: &Cluster, node: usize) -> Result<Option<Self>> {
-        let path = cluster.data(node);
-        fs::create_dir_all(&path)?;
+    fn mount(path: &Path, size: &str) -> Result<Option<Self>> {
+        fs::create_dir_all(path)?;
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(&path);
+        command.args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(path);
         match run(command, b"") {
-            Ok(ended) if ended.status == 0 => Ok(Some(Self(path))),
+            Ok(ended) if ended.status == 0 => Ok(Some(Self(path.to_owned()))),
             refused => {
                 eprintln!("SKIPPED: no small file system can be mounted here: {refused:?}");
                 Ok(None)
@@ -67,7 +68,7 @@ fn with_small_disks(nodes: &[usize]) -> Result<Option<(Cluster, Vec<SmallDisk>)>
     let mut cluster = prepared(3)?;
     let mut disks = Vec::new();
     for node in nodes {
-        let Some(disk) = SmallDisk::mount(&cluster, *node)? else { return Ok(None) };
+        let Some(disk) = SmallDisk::mount(&cluster.data(*node), SIZE)? else { return Ok(None) };
         disks.push(disk);
     }
     (0..3).try_for_each(|node| cluster.start(node))?;
@@ -128,6 +129,35 @@ fn follower_whose_log_finds_no_room_ends_and_comes_back_well() -> Result<()> {
     ensure!(cluster.client_of(2)?.get(47_u32.to_be_bytes())?.value == Some(value.into()), "it has caught up");
     cluster.signal(2, Signal::TERM)?;
     ensure!(cluster.wait_for_exit(2)?.success());
+    drop(cluster);
+    Ok(())
+}
+
+/// Each begins a snapshot for which there is room once: two must give theirs up, and nobody may die of it.
+#[test]
+fn nodes_on_one_disk_that_gets_full_all_live_and_take_writes_again() -> Result<()> {
+    let mut cluster = prepared(3)?;
+    let directory = cluster.directory().to_owned();
+    let Some(disk) = SmallDisk::mount(&directory, SIZE_FOR_ALL)? else { return Ok(()) };
+    (0..3).try_for_each(|node| cluster.start(node))?;
+    cluster.wait_until_whole()?;
+    let client = &mut cluster.client()?;
+    // A log of about 60 MB, of which a snapshot has 20.
+    let value = vec![7; 1_000_000];
+    for number in 0..60_u32 {
+        client.put((number % 20).to_be_bytes(), &value).with_context(|| format!("put {number}"))?;
+    }
+    eventually("spares", || (0..3).all(|node| cluster.data(node).join("spare.wal").exists()).then_some(()))?;
+    let since = Instant::now();
+    disk.fill(34 << 20)?;
+    cluster.wait_for(since, |line| line.text.contains("no room for a snapshot"))?;
+    cluster.wait_for(since, |line| line.text.contains("snapshot saved"))?;
+    // It gave back nothing, as what is released is kept for use. But everybody lives, and says why writes wait.
+    ensure!(kv(&cluster, 0, "get absent")?.status == 1, "reads go on");
+    disk.clear()?;
+    eventually("writes are taken", || (kv(&cluster, 2, "put key new").ok()?.status == 0).then_some(()))?;
+    // Nobody starts them again here.
+    (0..3).try_for_each(|node| cluster.status(node).map(drop)).context("no process ended")?;
     drop(cluster);
     Ok(())
 }

@@ -11,6 +11,11 @@ use super::*;
 /// A world of `count` nodes of which `founder` was restored from a backup with 14 numbers in it. The
 /// nodes are linked, and nothing has happened yet.
 fn restored(count: usize, founder: usize) -> World {
+    restored_on((0..count).map(|_| Free::default()).collect(), founder)
+}
+
+/// The same on these disks.
+pub(crate) fn restored_on(disks: Vec<Free>, founder: usize) -> World {
     let mut old = World::founded_with(1, TINY);
     old.put_numbers(1..15);
     old.ask(0, 1, RequestBody::Snapshot);
@@ -31,7 +36,7 @@ fn restored(count: usize, founder: usize) -> World {
     writer.write(&bytes).unwrap();
     writer.finish().unwrap();
 
-    World::linked(directory, count, TINY)
+    World::linked(directory, disks, TINY)
 }
 
 impl World {
@@ -41,7 +46,7 @@ impl World {
     }
 
     /// The founder has met all, unless it has founded already.
-    fn found_with(&mut self, founder: usize) {
+    pub(crate) fn found_with(&mut self, founder: usize) {
         let (now, configuration) = (self.now, cluster_of(self.nodes.len() as u64));
         if self.nodes[founder].is_some() && self.node(founder).configuration().is_none() {
             self.node(founder).found(now, configuration);

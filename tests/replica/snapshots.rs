@@ -14,7 +14,7 @@ pub(crate) const TINY: SnapshotOptions = SnapshotOptions {
 };
 
 /// As `TINY`, and nothing is kept in memory for who is behind.
-const IMPATIENT: SnapshotOptions =
+pub(crate) const IMPATIENT: SnapshotOptions =
     SnapshotOptions { log_bounds: LogBounds { trailing_bytes: 0, max_bytes: 0 }, ..TINY };
 
 /// After so many turns of a transfer something happens to it: from before its first chunk to the
@@ -41,7 +41,7 @@ impl World {
         self.node(node).raft().log().first_index()
     }
 
-    fn snapshot_index(&mut self, node: usize) -> LogIndex {
+    pub(crate) fn snapshot_index(&mut self, node: usize) -> LogIndex {
         self.node(node).raft().snapshot().map_or(LogIndex(0), |snapshot| snapshot.index)
     }
 
@@ -279,7 +279,7 @@ fn ex_leader_whose_entries_a_snapshot_replaced_answers_its_clients() {
 
 impl World {
     /// So many rounds of turns and deliveries, and no time.
-    fn turns(&mut self, count: usize) {
+    pub(crate) fn turns(&mut self, count: usize) {
         for _ in 0..count {
             for node in self.running() {
                 self.turn(node);

@@ -23,7 +23,7 @@ impl World {
         self.status(node).disk.reserve_bytes - 1
     }
 
-    fn status(&mut self, node: usize) -> NodeStatus {
+    pub(crate) fn status(&mut self, node: usize) -> NodeStatus {
         self.ask(node, 9_999, RequestBody::Status);
         self.pass(1);
         match self.answer(9_999).expect("status is answered at once").1.body {
@@ -32,7 +32,7 @@ impl World {
         }
     }
 
-    fn write_at_leader(&mut self, id: u64, body: RequestBody) -> ResponseBody {
+    pub(crate) fn write_at_leader(&mut self, id: u64, body: RequestBody) -> ResponseBody {
         let leader = self.leader().expect("somebody leads");
         self.ask(leader, id, body);
         self.pass(2);

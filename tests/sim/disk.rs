@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     From(u64),
     /// The next sync of a file fails, and nothing after it.
     NextSync,
+    /// The same, as it finds the disk full: room was promised at the write, and given to others.
+    NextSyncFull,
     /// At the n-th operation the process dies: it and all after it fail, and whether it was still
     /// carried out is open.
     Crash(u64),
@@ -377,9 +379,14 @@ impl Disk for SimDisk {
         machine.syncs += 1;
         machine.log_syncs += u64::from(!machine.is_unfinished(file.inode));
         let (done, mut result) = machine.begin();
-        if machine.fault == Fault::NextSync {
+        let failed = match machine.fault {
+            Fault::NextSync => Some(io::Error::other("input/output error")),
+            Fault::NextSyncFull => Some(io::ErrorKind::StorageFull.into()),
+            _ => None,
+        };
+        if let Some(error) = failed {
             machine.fault = Fault::None;
-            result = Err(io::Error::other("input/output error"));
+            result = Err(error);
         }
         let crashes = matches!(machine.fault, Fault::Crash(_));
         let mut rng = Rng::seed_from_u64(machine.rng.random());
@@ -550,6 +557,8 @@ mod tests {
         assert_eq!(disk.free_space().unwrap(), 0);
         let full = disk.write_at(&file, 10, &[1; 6]).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        disk.set_fault(Fault::NextSyncFull);
+        assert_eq!(disk.sync(&file).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(disk.write_at(&file, 0, &[2; 10]).unwrap(), 10, "overwriting needs no room");
     }
 

@@ -21,7 +21,7 @@ fn survives(seed: u64, fault: Fault, end: End) -> bool {
     // Recovery is hit as well, at an early operation.
     let operation = match fault {
         Fault::Crash(n) | Fault::Once(n) | Fault::From(n) => n.wrapping_mul(7).wrapping_add(seed) % 40,
-        Fault::None | Fault::NextSync => 0,
+        Fault::None | Fault::NextSync | Fault::NextSyncFull => 0,
     };
     node.disk.set_fault(Fault::Crash(operation));
     expect_honest(node.live());

@@ -87,7 +87,7 @@ pub(crate) fn save(storage: &mut Storage<SimDisk>, index: u64, term: Term) -> Re
     for slice in state_at(index).chunks(1000) {
         storage.write_snapshot(slice)?;
     }
-    storage.save_snapshot()
+    Ok(storage.save_snapshot()?.expect("there is room for it"))
 }
 
 /// Takes over another node's snapshot, piece by piece.
@@ -101,7 +101,7 @@ fn install(storage: &mut Storage<SimDisk>, id: SnapshotId, file: &[u8]) -> Resul
 }
 
 /// The file of another node's snapshot.
-fn file_at(index: u64, term: Term) -> (SnapshotId, Vec<u8>) {
+pub(crate) fn file_at(index: u64, term: Term) -> (SnapshotId, Vec<u8>) {
     let disk = SimDisk::new(1);
     let (mut storage, _) = open(&disk).unwrap();
     storage.persist(&founding().batch()).unwrap();
@@ -237,7 +237,7 @@ fn survives(seed: u64, fault: Fault, end: End) -> bool {
     node.disk.end_process(end);
     let operation = match fault {
         Fault::Crash(n) | Fault::Once(n) | Fault::From(n) => n.wrapping_mul(7).wrapping_add(seed) % 60,
-        Fault::None | Fault::NextSync => 0,
+        Fault::None | Fault::NextSync | Fault::NextSyncFull => 0,
     };
     node.disk.set_fault(Fault::Crash(operation));
     node.live();
@@ -494,8 +494,8 @@ fn snapshot_open_for_reading_can_be_read_when_another_has_replaced_it() {
 fn replaced_snapshot_is_given_back_slice_by_slice_once_nobody_reads_it() {
     let (mut storage, _) = open(&small_node().disk.fork(1)).unwrap();
     storage.begin_snapshot(snapshot_of(25, Term(0))).unwrap();
-    (0..20).for_each(|_| storage.write_snapshot(&[7; 1 << 20]).unwrap());
-    let large = storage.save_snapshot().unwrap();
+    assert!((0..20).all(|_| storage.write_snapshot(&[7; 1 << 20]).unwrap()));
+    let large = storage.save_snapshot().unwrap().expect("there is room for it");
     let free = |storage: &mut Storage<SimDisk>| {
         let mut turns = 0;
         while storage.has_removed() {

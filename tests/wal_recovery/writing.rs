@@ -1,6 +1,6 @@
 //! What is written when nothing goes wrong.
 
-use kvstore::storage::{Batch, Options, Storage};
+use kvstore::storage::{Batch, Options, SpareProgress, Storage};
 use kvstore::types::{BootNumber, Incarnation, NodeId, Term};
 use kvstore::wire::entry::HardState;
 use proptest::prelude::*;
@@ -52,11 +52,11 @@ fn marker_is_written_once_after_a_sync_and_never_synced() {
 fn spare_is_prepared_in_slices_of_the_budget() {
     let disk = SimDisk::new(1);
     let (mut storage, _) = open(&disk, SMALL);
-    let slices = (1..).find(|_| storage.prepare_spare(5000).unwrap());
+    let slices = (1..).find(|_| storage.prepare_spare(5000).unwrap() == SpareProgress::Ready);
     assert_eq!(slices, Some(4), "16 KiB in slices of 5000 bytes");
     assert_eq!(disk.content("spare.wal"), vec![0; 16 << 10]);
     disk.set_fault(Fault::None);
-    assert!(storage.prepare_spare(5000).unwrap());
+    assert_eq!(storage.prepare_spare(5000).unwrap(), SpareProgress::Ready);
     assert_eq!(disk.operations(), (0, 0), "there is nothing left to do");
 }
 
