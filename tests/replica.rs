@@ -30,6 +30,8 @@ mod space;
 mod standing;
 #[path = "replica/snapshots.rs"]
 mod taking_snapshots;
+#[path = "replica/waiting.rs"]
+mod waiting;
 
 const CLIENT: ClientConnection = ClientConnection(1);
 
@@ -492,6 +494,20 @@ fn node_told_of_the_founding_long_after_its_start_leaves_the_founder_time_to_be_
     }
     let votes = world.sent_by(1).into_iter().filter(|message| !matches!(message, Message::Standing(_)));
     assert_eq!(votes.collect::<Vec<_>>(), [], "it campaigns against the founder");
+}
+
+#[test]
+fn founding_that_gives_this_id_to_another_directory_is_not_believed() {
+    let directory = TempDir::new().unwrap();
+    let now = Instant::from_millis(1_000);
+    let mut replica = open(directory.path(), 1, now, SnapshotOptions::default(), Free::default());
+    let mut members = cluster_of(3).members().to_vec();
+    members[1].incarnation = Incarnation(99);
+    let others = Configuration::new(ClusterId(77), members).unwrap();
+    replica.on_message(now, NodeId(1), Message::Found(others));
+    assert_eq!(replica.configuration(), None);
+    replica.on_message(now, NodeId(1), Message::Found(cluster_of(3)));
+    assert_eq!(replica.configuration(), Some(&cluster_of(3)));
 }
 
 #[test]

@@ -387,6 +387,20 @@ fn write_committed_after_the_eviction_of_its_session_is_not_applied_again() {
 }
 
 #[test]
+fn library_id_whose_session_expired_at_the_first_moment_is_known_as_old() {
+    // Of a lifetime of a thousandth that is no whole step, as the standard one's 600 ms.
+    let limits = Limits { lifetime: Duration::from_secs(10), ..SMALL };
+    for born in 0..25 {
+        let mut applier = Applier { machine: StateMachine::new(limits), now_ms: born };
+        let client = library(born, 1);
+        applier.put(&client, 1);
+        let expiry = (born..).find(|now_ms| applier.at(*now_ms).expire() == 1).expect("it expires");
+        assert!(expiry > born + 10_000, "born at {born}, gone at {expiry}");
+        assert_eq!(applier.put(&client, 1), Applied::Refused(Refused::SessionExpired), "born at {born}");
+    }
+}
+
+#[test]
 fn sessions_expire_at_most_a_thousand_an_entry() {
     let mut machine = StateMachine::new(Limits::STANDARD);
     let count = sessions::MAX_EXPIRED_PER_ENTRY as u64 + 1;

@@ -504,6 +504,20 @@ mod tests {
     }
 
     #[test]
+    fn tree_of_which_little_is_left_has_few_leaves() {
+        let mut tree = Pairs::default();
+        let mut model: BTreeMap<u16, u32> = (0..6000).map(|key| (key, 0)).collect();
+        model.iter().for_each(|(key, value)| _ = tree.insert((*key, *value)));
+        for key in (0..6000).filter(|key| key % 50 != 0) {
+            tree.remove(&key);
+            model.remove(&key);
+        }
+        assert_same(&tree, &model);
+        let leaves = tree.into_leaves().count();
+        assert!(leaves <= model.len() / MIN_WIDTH + 1, "{leaves} leaves of {} items", model.len());
+    }
+
+    #[test]
     fn keys_in_ascending_order_leave_full_leaves() {
         let mut tree = Pairs::default();
         for key in 0..6400 {

@@ -181,6 +181,19 @@ fn founding_of_another_is_refused_by_a_restored_node() {
 }
 
 #[test]
+fn directory_that_has_no_place_in_the_restored_cluster_takes_nothing_of_it() {
+    let mut world = restored(3, 0);
+    let member = |id: u64, incarnation: u64| Member { id: NodeId(id), incarnation: Incarnation(incarnation) };
+    let members = vec![member(1, 11), member(2, 22), member(3, 99)];
+    let now = world.now;
+    world.node(0).found(now, Configuration::new(ClusterId(77), members).unwrap());
+    world.turns_of_a_founding(400);
+    assert!(world.node(1).configuration().is_some());
+    assert_eq!(world.node(2).configuration(), None, "node 3 of that cluster is another directory");
+    assert_eq!(world.node(2).state().key_count(), 0);
+}
+
+#[test]
 fn chunk_of_a_second_snapshot_that_waited_while_its_node_joined_is_dropped() {
     let mut world = restored(3, 1);
     world.found_with(1);

@@ -1,8 +1,10 @@
 //! The log stays bounded, and nothing is lost by it.
 
+use kvstore::kv::{Limits, SnapshotWriter};
 use kvstore::raft::LogBounds;
+use kvstore::replica::state_of;
 use kvstore::types::LogIndex;
-use kvstore::wire::entry::SnapshotId;
+use kvstore::wire::entry::{Snapshot, SnapshotId};
 
 use super::*;
 
@@ -57,7 +59,7 @@ impl World {
         }
     }
 
-    fn files(&self, node: usize, ending: &str) -> usize {
+    pub(crate) fn files(&self, node: usize, ending: &str) -> usize {
         let names = std::fs::read_dir(self.directory.path().join(node.to_string())).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(ending)).count()
@@ -333,4 +335,61 @@ fn backups_that_name_a_snapshot_at_once_count_against_the_cap_and_get_one_chunk_
     ask_bytes(&mut world, 15, 200, None);
     world.settle();
     assert!(matches!(world.answer(200).unwrap().1.body, ResponseBody::BackupChunk { .. }));
+}
+
+#[test]
+fn backup_that_begins_while_a_snapshot_is_written_waits_for_one_with_all_that_was_acknowledged() {
+    let mut world = World::founded_with(1, TINY);
+    world.put_numbers(1..10);
+    world.ask(0, 1, RequestBody::Snapshot);
+    world.turn(0);
+    world.ask(0, 2, put(10, "late", "value"));
+    world.turn(0);
+    let late = world.answer(2).expect("it is acknowledged").1;
+    assert_eq!(late.body, written(false));
+    assert!(world.answer(1).is_none(), "the snapshot without it is still being written");
+    ask_bytes(&mut world, 10, 3, None);
+    world.settle();
+    let ResponseBody::BackupChunk { snapshot, .. } = world.answer(3).unwrap().1.body else {
+        panic!("no backup");
+    };
+    assert!(snapshot.index.0 >= late.revision.0, "{snapshot:?} lacks revision {}", late.revision);
+}
+
+#[test]
+fn large_state_is_not_written_again_for_a_log_of_less_than_half_its_size() {
+    let mut world = World::founded_with(1, TINY);
+    for number in 1..=50 {
+        world.ask(0, number, put(number, &format!("large{number}"), &"x".repeat(1_000)));
+        world.settle();
+    }
+    world.ask(0, 99, RequestBody::Snapshot);
+    world.settle();
+    let (before, written) = (world.snapshot_index(0), 10_000);
+    assert!(written > 2 * TINY.floor_bytes);
+    world.put_numbers(51..51 + written / 400);
+    assert_eq!(world.snapshot_index(0), before);
+    world.put_numbers(51 + written / 400..200);
+    assert!(world.snapshot_index(0) > before);
+}
+
+#[test]
+fn state_of_another_index_than_its_snapshots_is_refused() {
+    let mut world = World::founded(1);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    let state = world.node(0).state().clone();
+    let snapshot = Snapshot {
+        index: LogIndex(state.revision().0),
+        term: Term(1),
+        stamp: state.cluster_time(),
+        configuration: cluster_of(1),
+    };
+    let slices = |state| {
+        let mut writer = SnapshotWriter::new(state);
+        std::iter::from_fn(move || writer.next_slice(1 << 10)).collect::<Vec<_>>()
+    };
+    assert!(state_of(&snapshot, slices(state.clone()), Limits::STANDARD).is_ok());
+    let other = Snapshot { index: snapshot.index.next(), ..snapshot };
+    assert!(state_of(&other, slices(state), Limits::STANDARD).is_err());
 }

@@ -101,6 +101,22 @@ fn leader_that_alone_is_low_hands_over() {
 }
 
 #[test]
+fn leader_that_alone_is_low_hands_over_to_who_has_come_furthest() {
+    for (behind, ahead) in [(1, NodeId(3)), (2, NodeId(2))] {
+        let mut world = World::founded(3);
+        let low = world.low(0);
+        world.cut_off.insert(behind);
+        assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
+        world.free[0].set(low);
+        let to = (0..200).find_map(|_| {
+            world.pass(1);
+            world.node(0).raft().transferring_to()
+        });
+        assert_eq!(to.or(world.node(0).leader()), Some(ahead));
+    }
+}
+
+#[test]
 fn alone_node_without_room_takes_deletes_as_long_as_it_can() {
     let mut world = World::founded(1);
     assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
@@ -153,6 +169,26 @@ fn deletes_lower_the_mark_at_once() {
     world.pass(200);
     assert!(world.status(0).disk.reserve_bytes < full - 250_000);
     assert_eq!(world.write_at_leader(30, put(30, "more", &value)), written(false));
+}
+
+#[test]
+fn disk_without_room_gets_no_segment_that_is_not_needed_yet() {
+    let mut world = World::founded(1);
+    world.set_free(&[(0, NONE)]);
+    assert_eq!(world.files(0, "spare.wal"), 1, "prepared while there was room");
+    // What frees room is taken, and fills the log all the same.
+    let client = ClientId::Named(ClientName::new(&[b'x'; 64]).unwrap());
+    for id in 1.. {
+        world.ask(0, id, RequestBody::CloseSession { client: client.clone() });
+        world.settle();
+        if world.files(0, "0000000002.wal") == 1 {
+            break;
+        }
+    }
+    world.pass(10);
+    assert_eq!((world.files(0, "spare.wal"), world.files(0, "spare.tmp")), (0, 0));
+    world.set_free(&[(0, PLENTY)]);
+    assert_eq!(world.files(0, "spare.wal"), 1);
 }
 
 #[test]

@@ -57,6 +57,23 @@ fn members_remember_how_far_each_came_and_tell_each_other() {
 }
 
 #[test]
+fn leader_remembers_what_a_follower_acknowledges_before_anybody_tells() {
+    let mut world = World::founded(3);
+    world.pass(60);
+    world.ask(0, 1, put(1, "key", "value"));
+    for _ in 0..2 {
+        world.network.queue.retain(|(.., message)| !matches!(message, Message::Standing(_)));
+        (0..3).for_each(|node| world.turn(node));
+        world.deliver_all();
+    }
+    world.network.queue.clear();
+    world.turn(0);
+    assert_eq!(world.answer(1).expect("it is acknowledged").1.body, written(false));
+    let last = world.node(0).durable_index();
+    assert_eq!((world.seen(0, 1).index, world.seen(0, 2).index), (last, last));
+}
+
+#[test]
 fn members_that_do_nothing_tell_nothing() {
     let mut world = World::founded(3);
     world.put_key(1);

@@ -1,9 +1,12 @@
 //! What the core knows of snapshots. Their bytes are the replica's, and tested there.
 
+use bytes::Bytes;
+
 use super::cluster::{Cluster, Flight};
-use crate::raft::{Event, LogBounds, SnapshotInput};
-use crate::types::{LogIndex, NodeId};
-use crate::wire::entry::{Snapshot, SnapshotId};
+use crate::raft::{Config, Event, LogBounds, Raft, SnapshotInput};
+use crate::time::Instant;
+use crate::types::{ClusterTime, LogIndex, NodeId, Term};
+use crate::wire::entry::{Entry, HardState, Payload, Snapshot, SnapshotId};
 use crate::wire::peer::{InstallResult, InstallSnapshot, InstallSnapshotResponse, Message};
 
 const LEADER: NodeId = NodeId(1);
@@ -119,6 +122,26 @@ fn chunk_that_is_needed_is_handed_up_and_counts_as_hearing_the_leader() {
     assert!(cluster.raft(BEHIND).next_deadline() > before);
     let inputs = cluster.call(BEHIND, |raft, _| raft.take_snapshot_inputs());
     assert!(matches!(inputs[..], [SnapshotInput::Chunk(LEADER, _)]));
+}
+
+#[test]
+fn snapshot_is_needed_unless_the_log_is_known_to_hold_its_last_entry() {
+    let cluster = Cluster::founded(3, |_| {});
+    let command = |index| {
+        let payload = Payload::Command(Bytes::from_static(b"x"));
+        Entry::new(LogIndex(index), Term(2), ClusterTime::ZERO, payload)
+    };
+    let entries = [cluster.founding()].into_iter().chain((2..=30).map(command)).collect();
+    let hard_state = HardState { term: Term(3), voted_for: None };
+    let raft = Raft::new(Config::new(BEHIND, 1), hard_state, entries, Instant::ZERO);
+    let needs = |index, term| {
+        let (index, term) = (LogIndex(index), Term(term));
+        raft.needs_snapshot(&SnapshotId { index, term, bytes: 10_000, checksum: 7 })
+    };
+    assert!(!needs(1, 0), "committed");
+    assert!(!needs(20, 2), "it matches");
+    assert!(needs(20, 3), "a log that is long enough, with others' entries in it");
+    assert!(needs(31, 2), "beyond the end");
 }
 
 #[test]

@@ -1,0 +1,256 @@
+//! Requests that wait for a leader, or for their entry: for how long, and what is left of them.
+
+use kvstore::storage::FileDisk;
+use kvstore::wire::client::NodeStatus;
+use kvstore::wire::entry::{Entry, Payload};
+use kvstore::wire::peer::{AppendEntries, AppendEntriesResponse, AppendResult};
+
+use super::*;
+
+impl World {
+    /// Node 2 of three is left, and there will be no leader.
+    fn last_of_three() -> Self {
+        let mut world = Self::founded(3);
+        world.kill(0);
+        world.kill(1);
+        world.pass(300);
+        world
+    }
+
+    fn ask_within(&mut self, node: usize, id: u64, time_left_ms: u32, silent_leader: Option<SilentLeader>) {
+        let request = Request { id, time_left_ms, silent_leader, body: put(1, "key", "value") };
+        let now = self.now;
+        self.node(node).on_request(now, CLIENT, request);
+    }
+
+    /// What is used of the bound of this name.
+    fn used(&mut self, node: usize, name: &str) -> u64 {
+        self.ask(node, 9_999, RequestBody::Status);
+        self.turn(node);
+        let ResponseBody::Status(status) = self.answer(9_999).expect("status is answered at once").1.body
+        else {
+            panic!("no status");
+        };
+        let NodeStatus { bounds, .. } = *status;
+        bounds.iter().find(|bound| bound.name == name).expect("a bound of this name").used
+    }
+
+    fn is_refused(&mut self, id: u64, refused: &Refused) -> bool {
+        let body = self.answer(id).map(|(_, response)| response.body);
+        body == Some(ResponseBody::Refused(refused.clone()))
+    }
+}
+
+#[test]
+fn parked_request_is_refused_well_before_its_client_gives_up() {
+    let mut world = World::last_of_three();
+    world.ask_within(2, 1, 100, None);
+    world.pass(74);
+    assert!(world.answer(1).is_none(), "it waits for a leader");
+    world.pass(2);
+    assert!(world.is_refused(1, &Refused::NoLeader), "a definite no that comes in time");
+}
+
+#[test]
+fn request_parked_a_second_time_gains_no_time() {
+    let mut world = World::founded(3);
+    world.ask_within(1, 1, 5_000, Some(SilentLeader { id: NodeId(3), term: Term(7) }));
+    world.pass(100);
+    let now = world.now;
+    world.node(1).on_message(now, NodeId(3), heartbeat(2));
+    world.pass(49);
+    assert!(world.answer(1).is_none(), "the new leader is older than the silent one, too");
+    world.pass(2);
+    assert!(world.is_refused(1, &Refused::NoLeader));
+}
+
+#[test]
+fn parked_request_dies_with_its_connection() {
+    let mut world = World::last_of_three();
+    world.ask(2, 1, put(1, "key", "value"));
+    let now = world.now;
+    world.turn(2);
+    world.node(2).on_client_gone(CLIENT);
+    assert_eq!(world.used(2, "parked_requests"), 0);
+    world.restart(0);
+    world.pass(400);
+    assert!(world.leader().is_some() && world.now > now);
+    assert!(world.answer(1).is_none());
+    assert_eq!(world.node(2).state().get(b"key"), None, "nobody is left whom it would tell anything");
+}
+
+#[test]
+fn requests_that_waited_for_a_leader_and_were_served_count_no_more() {
+    let mut world = World::founded(3);
+    // Reads whose leader dies before it tells an index are asked again, and so are parked writes.
+    for node in 1..3 {
+        world.ask(node, node as u64, get("key"));
+        world.turn(node);
+    }
+    world.network.queue.clear();
+    world.kill(0);
+    for node in 1..3 {
+        world.ask(node, 10 + node as u64, put(1, "key", "value"));
+    }
+    world.pass(60);
+    for id in [1, 2, 11, 12] {
+        assert!(world.answer(id).is_some(), "request {id}");
+    }
+    for node in 1..3 {
+        for name in
+            ["waiting_writes", "waiting_reads", "waiting_read_bytes", "parked_requests", "parked_bytes"]
+        {
+            assert_eq!(world.used(node, name), 0, "{name} of node {}", node + 1);
+        }
+    }
+}
+
+#[test]
+fn writes_in_whose_place_a_new_leader_puts_others_are_told_before_those_are_committed() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    for id in 1..=3 {
+        world.ask(0, id, put(id, "key", "value"));
+    }
+    world.turn(0);
+    let log = world.node(0).raft().log();
+    let (last, stamp) = (log.last_index(), log.last_stamp());
+    let prev_log_index = LogIndex(last.0 - 3);
+    let others = (1..=3).map(|ahead| {
+        let payload = Payload::NoOp { leader: NodeId(2) };
+        Entry::new(prev_log_index.plus(ahead), Term(2), stamp, payload)
+    });
+    let append = AppendEntries {
+        term: Term(2),
+        prev_log_index,
+        prev_log_term: Term(1),
+        entries: others.collect(),
+        leader_commit: prev_log_index,
+    };
+    let now = world.now;
+    world.node(0).on_message(now, NodeId(2), Message::AppendEntries(append));
+    world.turn(0);
+    assert!((1..=3).all(|id| world.is_refused(id, &Refused::LeadershipLost)));
+    assert_eq!(world.used(0, "waiting_writes"), 0);
+}
+
+#[test]
+fn write_under_the_number_of_another_that_is_under_way_is_refused() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.ask(0, 2, put(1, "key", "another value"));
+    world.settle();
+    assert_eq!(world.answer(1).unwrap().1.body, written(false));
+    assert!(world.is_refused(2, &Refused::SequenceReused));
+}
+
+#[test]
+fn write_that_an_elected_leader_finds_in_its_log_is_not_appended_again() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.turn(0);
+    world.deliver_all();
+    for node in 1..3 {
+        world.turn(node);
+    }
+    world.network.queue.clear(); // acknowledgements: nobody knows it for committed
+    world.kill(0);
+    for node in 1..3 {
+        world.ask(node, 10 + node as u64, put(1, "key", "value"));
+    }
+    world.pass(60);
+    let leader = world.leader().expect("a survivor leads");
+    assert_eq!(world.answer(10 + leader as u64).unwrap().1.body, written(false));
+    // The founding, the first no-op, the write, the second no-op.
+    assert_eq!(world.node(leader).raft().log().last_index(), LogIndex(4));
+}
+
+#[test]
+fn node_that_leaves_waits_for_what_becomes_of_its_writes_when_it_leads_no_more() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.turn(0);
+    let now = world.now;
+    world.node(0).begin_hand_over(now);
+    world.node(0).on_message(now, NodeId(2), heartbeat(2));
+    world.turn(0);
+    assert_eq!(world.node(0).leader(), Some(NodeId(2)));
+    assert!(!world.node(0).may_exit(now), "the write may yet be applied, and its client waits");
+    let at_last = world.node(0).exit_at().expect("it is leaving");
+    assert!(world.node(0).may_exit(at_last));
+}
+
+#[test]
+fn log_that_stays_full_but_moves_on_keeps_clients_waiting_and_tells_them_nothing() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    let large = "x".repeat(1 << 20);
+    let mut id = 0;
+    let mut ask_until_full = |world: &mut World| {
+        while world.node(0).raft().log().uncommitted_bytes() < 16 << 20 {
+            id += 1;
+            world.ask(0, id, put(id, "key", &large));
+        }
+    };
+    ask_until_full(&mut world);
+    world.turn(0);
+    let first = world.now;
+    for _ in 0..3 {
+        let now = world.now;
+        assert!(!world.node(0).takes_requests(now), "there will be room in a moment");
+        let now = now + Duration::from_millis(70);
+        world.now = now;
+        let match_index = world.node(0).raft().log().committed().next();
+        let ack = AppendEntriesResponse { term: Term(1), result: AppendResult::Match { match_index } };
+        world.node(0).on_message(now, NodeId(2), Message::AppendEntriesResponse(ack));
+        ask_until_full(&mut world);
+        world.turn(0);
+    }
+    let now = world.now;
+    assert!(now.since(first) > Duration::from_millis(150) && !world.node(0).takes_requests(now));
+    assert!(world.node(0).takes_requests(now + Duration::from_millis(150)), "now nothing moves");
+}
+
+#[test]
+fn clock_of_a_leader_that_lost_its_majority_stands_still() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.pass(50);
+    world.cut_off.insert(0);
+    world.pass(600);
+    assert_eq!(world.node(0).leader(), None);
+    let (now, applied) = (world.now, world.node(0).state().cluster_time());
+    assert_eq!(world.node(0).welcome(now).cluster_time, applied, "ids made by it would be of the future");
+}
+
+#[test]
+fn welcome_tells_the_revision_that_is_applied_and_not_what_is_only_in_the_log() {
+    let mut world = World::founded(3);
+    world.pass(50);
+    world.cut_off.insert(0);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.turn(0);
+    let now = world.now;
+    assert!(world.node(0).raft().log().last_index() > world.node(0).raft().log().applied());
+    let revision = world.node(0).welcome(now).revision;
+    assert_eq!(revision, world.node(0).state().revision());
+}
+
+#[test]
+fn damage_to_the_last_write_of_a_process_that_died_is_known_for_damage() {
+    let mut world = World::founded(1);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    world.kill(0);
+    let path = world.directory.path().join("0");
+    let options = storage::Options { segment_bytes: 64 << 10, ..storage::Options::default() };
+    let inspection = storage::inspect(&mut FileDisk::open(&path).unwrap(), options);
+    let segment = inspection.segments.last().unwrap().as_ref().unwrap();
+    let file = path.join(&segment.name);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[segment.used_bytes as usize - 1] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let opened = Storage::open(FileDisk::open(&path).unwrap(), NodeId(1), options, Incarnation(1));
+    assert!(matches!(opened, Err(storage::OpenError::Damaged { .. })), "an acknowledged write was dropped");
+}
