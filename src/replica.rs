@@ -229,6 +229,7 @@ impl<D: Disk> Replica<D> {
     pub fn on_link_up(&mut self, now: Instant, peer: NodeId, boot: BootNumber, address: &str) {
         self.members.on_link_up(peer, boot, address, self.raft.configuration().is_some());
         self.raft.on_link_up(now, peer);
+        self.resign_again(now);
     }
 
     /// The operator's list has this member at an address at which it was not met. Only people are told of

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 
 #[path = "replica/full_disk.rs"]
 mod full_disk;
+#[path = "replica/handing_over.rs"]
+mod handing_over;
 #[path = "replica/limited_disk.rs"]
 mod limited_disk;
 #[path = "replica/restoring.rs"]
@@ -641,9 +643,6 @@ fn hand_over_whose_target_is_lost_goes_to_another() {
     assert!(!world.node(0).may_exit(now));
     let second = world.node(0).raft().transferring_to().expect("another one is to take over");
     assert_ne!(second, target);
-    world.node(0).on_link_down(now, second);
-    world.turn(0);
-    assert!(world.node(0).may_exit(now), "there is nobody left");
 }
 
 #[test]

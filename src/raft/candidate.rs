@@ -7,7 +7,7 @@ use super::quorum::{Standing, Tally};
 use super::ready::Cause;
 use crate::time::{Duration, Instant};
 use crate::types::NodeId;
-use crate::wire::peer::{Message, PreVote, PreVoteResponse, RequestVote, RequestVoteResponse};
+use crate::wire::peer::{Message, PreVoteResponse, RequestVote, RequestVoteResponse};
 
 /// A candidate's own state.
 ///
@@ -62,19 +62,11 @@ impl Candidate {
     /// Asks everybody whether they would vote for this node in the next term. `votes` are those of
     /// its last try, if that was in this term.
     pub(super) fn pre_vote(core: &mut Core, now: Instant, campaign: Campaign, votes: Option<Tally>) -> Self {
-        core.numbers.pre_vote_round += 1;
-        let round = core.numbers.pre_vote_round;
-        let Position { index, term } = core.log.last();
-        let message = Message::PreVote(PreVote {
-            term: core.term().next(),
-            last_log_index: index,
-            last_log_term: term,
-            round,
-        });
+        let message = core.next_pre_vote();
         for peer in core.peers() {
-            core.outbox.send(peer, message.clone());
+            core.outbox.send(peer, Message::PreVote(message));
         }
-        let mut candidate = Self::new(core, now, Phase::PreVote { round }, campaign);
+        let mut candidate = Self::new(core, now, Phase::PreVote { round: message.round }, campaign);
         candidate.pre_votes.record(core.config.id, true);
         candidate.votes = votes;
         candidate

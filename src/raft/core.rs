@@ -13,7 +13,7 @@ use crate::planted::{Bug, is_planted};
 use crate::time::Duration;
 use crate::types::{LogIndex, NodeId, Term};
 use crate::wire::entry::{Configuration, Entry, HardState, Payload, Snapshot, SnapshotId};
-use crate::wire::peer::{Message, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse};
+use crate::wire::peer::{Message, PreVote, ReadIndex, ReadIndexResponse, RequestVote, RequestVoteResponse};
 
 /// What a node has in every role.
 #[derive(Debug)]
@@ -192,6 +192,18 @@ impl Core {
             self.outbox.send(to, message);
         } else {
             self.outbox.promise(to, message);
+        }
+    }
+
+    /// The question whether this node would be elected, in a round of its own.
+    pub(super) fn next_pre_vote(&mut self) -> PreVote {
+        self.numbers.pre_vote_round += 1;
+        let Position { index, term } = self.log.last();
+        PreVote {
+            term: self.term().next(),
+            last_log_index: index,
+            last_log_term: term,
+            round: self.numbers.pre_vote_round,
         }
     }
 

@@ -12,8 +12,8 @@ use crate::time::Instant;
 use crate::types::NodeId;
 use crate::wire::peer::{
     AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
-    InstallSnapshot, InstallSnapshotResponse, Message, PreVote, ReadIndex, ReadIndexResponse, RequestVote,
-    RequestVoteResponse,
+    InstallSnapshot, InstallSnapshotResponse, Message, PreVote, PreVoteResponse, ReadIndex,
+    ReadIndexResponse, RequestVote, RequestVoteResponse,
 };
 
 /// A follower's own state.
@@ -35,6 +35,9 @@ pub(super) struct Follower {
     undecided_until: Option<Instant>,
     /// Pre-votes that wait for the decision.
     held: Vec<(NodeId, PreVote)>,
+    /// The leader ordered this node to campaign; it is asked, by this round of pre-votes, whether it
+    /// still means it.
+    order: Option<u64>,
     reads: ForwardedReads,
 }
 
@@ -48,6 +51,7 @@ impl Follower {
             cause: Cause::Timeout,
             undecided_until: None,
             held: Vec::new(),
+            order: None,
             reads: ForwardedReads::default(),
         }
     }
@@ -153,6 +157,7 @@ impl Follower {
     pub(super) fn forget_leader(&mut self, core: &mut Core) {
         self.leader = None;
         self.undecided_until = None;
+        self.order = None;
         let unread = self.reads.abandon();
         core.reads.extend(unread.into_iter().map(|batch| ReadState { batch, read_index: None }));
     }
@@ -258,14 +263,26 @@ impl Follower {
         self.election_deadline = self.election_deadline.max(now + core.election_timeout());
     }
 
-    /// Thesis 3.10: "this is equivalent to the server's election timer firing", but without a
-    /// pre-vote, and with the mark that sets loyalty aside.
-    pub(super) fn on_timeout_now(&mut self, now: Instant, from: NodeId) -> Transition {
-        if self.leader == Some(from) {
-            self.heard_at = now;
-            Transition::Candidate { cause: Cause::HandOver }
-        } else {
-            Transition::Stay
+    /// Thesis 3.10: "this is equivalent to the server's election timer firing", but the order may have
+    /// lain in a socket for long, while this node was stopped or its link was cut, and be given up.
+    /// Who obeyed it then would depose a leader that went on. So the leader alone is asked first, by
+    /// a pre-vote; meanwhile this node goes on following.
+    pub(super) fn on_timeout_now(&mut self, core: &mut Core, from: NodeId) {
+        let question = core.next_pre_vote();
+        self.order = Some(question.round);
+        core.outbox.send(from, Message::PreVote(question));
+    }
+
+    /// The leader stands by its order, or does not. It campaigns at once, since the leader's word
+    /// counts for more than a majority's, and with the mark that sets loyalty aside.
+    pub(super) fn on_pre_vote_response(&mut self, from: NodeId, message: PreVoteResponse) -> Transition {
+        if self.leader != Some(from) || self.order != Some(message.round) {
+            return Transition::Stay; // an answer to an earlier question
+        }
+        self.order = None;
+        match message.vote_granted {
+            true => Transition::Candidate { cause: Cause::HandOver },
+            false => Transition::Stay,
         }
     }
 

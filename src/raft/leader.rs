@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::core::{Core, ProposeError, TransferError};
+use super::core::{Core, ProposeError};
 use super::log::Position;
 use super::node::Transition;
 use super::progress::{Progress, ProgressState};
@@ -12,13 +12,14 @@ use super::quorum;
 use super::read_index::{Reader, Rounds};
 use super::ready::{Event, ReadState, Timeline};
 use super::snapshots::SnapshotInput;
+use super::transfer::Transfer;
 use crate::planted::{Bug, is_planted};
 use crate::time::{Duration, Instant};
 use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, Payload};
 use crate::wire::peer::{
     AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
-    InstallSnapshotResponse, Message, ReadIndex, ReadIndexResponse, TimeoutNow,
+    InstallSnapshotResponse, Message, ReadIndex, ReadIndexResponse,
 };
 
 /// A leader's own state: "volatile state on leaders" (Figure 2), and its rounds.
@@ -27,24 +28,14 @@ use crate::wire::peer::{
 /// leader's own term, and nothing is committed by counting below it (section 5.4.2).
 #[derive(Debug)]
 pub(super) struct Leader {
-    progress: BTreeMap<NodeId, Progress>,
+    pub(super) progress: BTreeMap<NodeId, Progress>,
     rounds: Rounds,
     heartbeat_deadline: Instant,
     no_op: LogIndex,
     term: Term,
     /// How it was won; taken when the first entry of the term commits and people are told.
     timeline: Option<Timeline>,
-    transfer: Option<Transfer>,
-}
-
-/// A hand-over under way. Meanwhile no new entry is taken, so that the target catches up.
-#[derive(Clone, Copy, Debug)]
-struct Transfer {
-    to: NodeId,
-    deadline: Instant,
-    /// When the target is told to campaign though it has not caught up.
-    patience: Instant,
-    timeout_now_sent: bool,
+    pub(super) transfer: Option<Transfer>,
 }
 
 impl Leader {
@@ -93,10 +84,7 @@ impl Leader {
     }
 
     pub(super) fn next_deadline(&self, core: &Core) -> Instant {
-        let transfer = self.transfer.map_or(Instant::MAX, |transfer| match transfer.timeout_now_sent {
-            true => transfer.deadline,
-            false => transfer.deadline.min(transfer.patience),
-        });
+        let transfer = self.transfer.map_or(Instant::MAX, |transfer| transfer.next_deadline());
         let quorum_lost = self.rounds.confirmed_at() + core.config.election_max;
         self.heartbeat_deadline.min(transfer).min(quorum_lost)
     }
@@ -104,11 +92,7 @@ impl Leader {
     /// Gives way after a maximum election timeout without a quorum (thesis 6.2), ends a hand-over
     /// that takes too long, and makes the next heartbeat due.
     pub(super) fn tick(&mut self, core: &mut Core, now: Instant) -> Transition {
-        let is_over = |transfer: Transfer| now >= transfer.deadline && !is_planted(Bug::TransferKept);
-        if self.transfer.is_some_and(is_over) {
-            self.transfer = None;
-        }
-        self.continue_transfer(core, now);
+        self.tick_transfer(core, now);
         let has_quorum = self.has_fresh_quorum(now, core.config.election_max);
         if has_quorum || core.peers().is_empty() { Transition::Stay } else { Transition::Follower }
     }
@@ -362,13 +346,13 @@ impl Leader {
         }
     }
 
-    /// What was under way may be lost. A hand-over to this peer is over: without TimeoutNow it
-    /// cannot win, and with it this node hears the new term soon.
+    /// What was under way may be lost. A hand-over to this peer is over: unless its order was
+    /// confirmed it cannot win, and if it was, this node hears the new term soon.
     pub(super) fn on_link_down(&mut self, peer: NodeId) {
         if let Some(progress) = self.progress.get_mut(&peer) {
             progress.probe(true);
         }
-        if self.transfer.is_some_and(|transfer| transfer.to == peer) {
+        if self.transfer.is_some_and(|transfer| transfer.to() == peer) {
             self.transfer = None;
         }
     }
@@ -380,68 +364,6 @@ impl Leader {
 
     pub(super) fn counted_of(&self, peer: NodeId) -> Option<(LogIndex, u64)> {
         self.progress.get(&peer).map(|progress| (progress.match_index(), progress.acked_round))
-    }
-
-    pub(super) fn transferring_to(&self) -> Option<NodeId> {
-        self.transfer.map(|transfer| transfer.to)
-    }
-
-    /// The linked follower whose log matches furthest: the best to hand over to.
-    fn successor(&self, core: &Core) -> Option<NodeId> {
-        let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id));
-        linked
-            .max_by_key(|(id, progress)| (progress.match_index(), std::cmp::Reverse(**id)))
-            .map(|(id, _)| *id)
-    }
-
-    /// Thesis 3.10: stop taking entries, let the target catch up, tell it to campaign; after an
-    /// election timeout, go on as before.
-    pub(super) fn transfer_leadership(
-        &mut self,
-        core: &mut Core,
-        now: Instant,
-        to: NodeId,
-    ) -> Result<(), TransferError> {
-        match self.transfer {
-            Some(transfer) if transfer.to == to => return Ok(()),
-            Some(transfer) => return Err(TransferError::UnderWay(transfer.to)),
-            None if !self.progress.contains_key(&to) => return Err(TransferError::NotAVoter),
-            None if !core.links.contains(&to) => return Err(TransferError::NoLink),
-            None => {}
-        }
-        self.begin_transfer(core, now, to, Instant::MAX);
-        Ok(())
-    }
-
-    /// Hands over because this node is about to leave: to the linked follower whose log matches
-    /// furthest, which is given one heartbeat to catch up. After that it is told to campaign all
-    /// the same: what it was sent before lies ahead of that word on its link, and an election must
-    /// come anyway. Gives the follower; `None` if no other voter is linked.
-    pub(super) fn resign(&mut self, core: &mut Core, now: Instant) -> Option<NodeId> {
-        let patience = now + core.config.heartbeat;
-        match &mut self.transfer {
-            Some(transfer) => transfer.patience = transfer.patience.min(patience),
-            None => {
-                let to = self.successor(core)?;
-                self.begin_transfer(core, now, to, patience);
-            }
-        }
-        self.transferring_to()
-    }
-
-    fn begin_transfer(&mut self, core: &mut Core, now: Instant, to: NodeId, patience: Instant) {
-        let deadline = now + core.config.election_max;
-        self.transfer = Some(Transfer { to, deadline, patience, timeout_now_sent: false });
-        self.continue_transfer(core, now);
-    }
-
-    fn continue_transfer(&mut self, core: &mut Core, now: Instant) {
-        let Some(transfer) = &mut self.transfer else { return };
-        let caught_up = self.progress[&transfer.to].match_index() == core.log.last_index();
-        if (caught_up || now >= transfer.patience) && !transfer.timeout_now_sent {
-            transfer.timeout_now_sent = true;
-            core.outbox.send(transfer.to, Message::TimeoutNow(TimeoutNow { term: core.term() }));
-        }
     }
 
     /// Leadership is over: whoever waits for a read index must ask again.

@@ -73,7 +73,8 @@ impl Raft {
 
     /// Who is loyal refuses candidates without adopting their term (thesis 4.2.3): it heard its
     /// leader within the minimum election timeout, or leads itself with a fresh quorum. Exceptions
-    /// are the mark of a hand-over, and a follower's own evidence, by which it forgot the leader.
+    /// are the mark of a hand-over, and a follower's own evidence, by which it forgot the leader; and
+    /// a leader grants the pre-vote of whom it ordered to campaign.
     pub(super) fn is_loyal(&self, now: Instant) -> bool {
         match &self.role {
             Role::Follower(follower) => follower.is_loyal(now, &self.core.config),
@@ -94,8 +95,13 @@ impl Raft {
             return;
         }
         let candidate = Position { index: message.last_log_index, term: message.last_log_term };
-        let vote_granted =
-            !is_loyal && message.term > self.core.term() && self.core.log.is_up_to_date(candidate);
+        let would_win = message.term > self.core.term() && self.core.log.is_up_to_date(candidate);
+        let vote_granted = match &mut self.role {
+            Role::Leader(leader) if leader.has_ordered(from) => {
+                leader.on_order_questioned(&self.core, now, would_win)
+            }
+            _ => !is_loyal && would_win,
+        };
         let term = if vote_granted { message.term } else { self.core.term() };
         let answer = PreVoteResponse { term, round: message.round, vote_granted };
         self.core.speak(from, Message::PreVoteResponse(answer));

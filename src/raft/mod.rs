@@ -20,6 +20,7 @@
 //! | `progress.rs` `quorum.rs` | what a leader knows of its followers; majorities |
 //! | `read_index.rs` | linearizable reads without a log entry |
 //! | `loyalty.rs` | who refuses candidates, and what proves that a leader is dead |
+//! | `transfer.rs` | a leader that hands over |
 //! | `snapshots.rs` | what stands for the log before its base, and who is sent it |
 //! | `ready.rs` | what comes out, and when it may be acted on |
 //! | `invariants.rs` | what must hold in every state and over every step |
@@ -34,7 +35,7 @@
 //! - **Conflict hints** and **pipelining**: one round trip for each conflicting term, and many
 //!   AppendEntries under way. A leader sends entries before its own disk has them (10.2.1) and
 //!   counts itself only once it has.
-//! - **Leadership transfer** (3.10).
+//! - **Leadership transfer** (3.10). Who is ordered to campaign asks first whether that still holds.
 //! - **InstallSnapshot** (section 7): chunks name the very file that they are of, and are
 //!   acknowledged one by one. The core knows which entries a snapshot stands for and who needs
 //!   one; bytes are its caller's.
@@ -69,6 +70,7 @@ mod quorum;
 mod read_index;
 mod ready;
 mod snapshots;
+mod transfer;
 
 pub mod invariants;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::candidate::{Campaign, Candidate, Phase};
 use super::config::Config;
-use super::core::{Core, ProposeError, TransferError};
+use super::core::{Core, ProposeError};
 use super::follower::Follower;
 use super::leader::Leader;
 use super::log::{Log, Position};
@@ -208,9 +208,14 @@ impl Raft {
 
     /// A message of the current term, to the role that it is for.
     fn dispatch(&mut self, now: Instant, from: NodeId, message: Message) -> Transition {
-        if let Message::AppendEntries(_) | Message::Heartbeat(_) | Message::InstallSnapshot(_) = &message
-            && !self.follow(now, from)
-        {
+        let is_leaders = matches!(
+            message,
+            Message::AppendEntries(_)
+                | Message::Heartbeat(_)
+                | Message::InstallSnapshot(_)
+                | Message::TimeoutNow(_)
+        );
+        if is_leaders && !self.follow(now, from) {
             self.core.violation(from, "two leaders in one term");
             return Transition::Stay;
         }
@@ -255,7 +260,8 @@ impl Raft {
             Message::InstallSnapshot(m) => follower.on_install_snapshot(core, from, m),
             Message::RequestVote(m) => follower.on_request_vote(core, now, from, &m),
             Message::ReadIndexResponse(m) => follower.on_read_index_response(core, from, m),
-            Message::TimeoutNow(_) => return follower.on_timeout_now(now, from),
+            Message::TimeoutNow(_) => follower.on_timeout_now(core, from),
+            Message::PreVoteResponse(m) => return follower.on_pre_vote_response(from, m),
             Message::ReadIndex(m) => core.refuse_read(from, m),
             _ => {} // answers to what this node asked in a role that is over
         }
@@ -335,24 +341,6 @@ impl Raft {
         }
     }
 
-    /// Hands leadership over to `to` (thesis 3.10). It is done when `to` leads; it failed when
-    /// [`transferring_to`](Raft::transferring_to) is `None` and this node still leads.
-    pub fn transfer_leadership(&mut self, now: Instant, to: NodeId) -> Result<(), TransferError> {
-        match &mut self.role {
-            Role::Leader(leader) => leader.transfer_leadership(&mut self.core, now, to),
-            _ => Err(TransferError::NotLeader),
-        }
-    }
-
-    /// Hands leadership over because this node is about to leave, to the follower that is best
-    /// prepared. Gives that follower; `None` if this node does not lead, or no other voter is linked.
-    pub fn resign(&mut self, now: Instant) -> Option<NodeId> {
-        match &mut self.role {
-            Role::Leader(leader) => leader.resign(&mut self.core, now),
-            _ => None,
-        }
-    }
-
     /// The only place where the role changes: the paper's Figure 4, with pre-candidates between
     /// followers and candidates (thesis 9.6).
     pub(super) fn transition(&mut self, now: Instant, mut next: Transition) {
@@ -398,7 +386,7 @@ impl Raft {
     fn become_candidate(&mut self, now: Instant, cause: Cause) -> Transition {
         let (campaign, is_hand_over) = match &mut self.role {
             Role::Follower(_) => {
-                assert_eq!(cause, Cause::HandOver, "only a hand-over needs no pre-vote");
+                assert_eq!(cause, Cause::HandOver, "only for a hand-over the leader's word is enough");
                 (self.end_following(now, cause), true)
             }
             Role::Candidate(candidate) => (candidate.campaign(), false),
@@ -484,14 +472,5 @@ impl Raft {
     #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {
         self.core.configuration.as_ref()
-    }
-
-    /// To whom leadership is being handed over.
-    #[must_use]
-    pub fn transferring_to(&self) -> Option<NodeId> {
-        match &self.role {
-            Role::Leader(leader) => leader.transferring_to(),
-            _ => None,
-        }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Progress {
     pub(super) told_commit: LogIndex,
     /// What is under way to it may be lost: an empty message shall find out.
     pub(super) poke: bool,
+    /// It was told that its order to campaign holds: in later terms it may win, at any time.
+    pub(super) may_win: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,7 @@ impl Progress {
             acked_round: 0,
             told_commit: LogIndex::ZERO,
             poke: false,
+            may_win: false,
         }
     }
 

@@ -66,6 +66,7 @@
 //! | stale pre-vote answers (V5); a grant is no contact (V6) | `pre_vote_answer_of_an_earlier_round_is_not_counted`, `pre_vote_granted_changes_nothing_at_the_voter` |
 //! | catch-up without the timer's reset (V7); two elections in a row (V8) | `append_refused_counts_as_hearing_the_leader`, `election_voter_waits_a_whole_timeout` |
 //! | a transfer admits writes (T1), is never cleared (T2), reaches the wrong node (T3) | `transfer_to_a_follower_that_lags_waits_until_it_caught_up`, `transfer_that_takes_too_long_is_given_up`, `transfer_ends_when_the_link_to_its_target_is_lost`, `transfer_that_cannot_be_is_refused`, `transfer_order_of_anybody_but_the_leader_is_ignored` |
+//! | an order to campaign that comes late, early, or to a node that dies | `transfer_order_that_comes_late_deposes_nobody_who_is_ahead`, `transfer_order_read_too_early_is_given_again`, `transfer_order_to_a_pre_candidate_is_obeyed`, `transfer_to_a_follower_that_dies_after_its_order_is_over` |
 //! | a transfer fails for loyalty (T4), or stops reads (T5) | `transfer_mark_moves_loyal_voters`, `transfer_mark_is_for_one_term_only`, `transfer_does_not_stop_reads` |
 //!
 //! Section 7 of the paper, snapshots: `snapshots.rs` has what the core knows of them, `log.rs` the log
@@ -167,6 +168,10 @@ scripts! {
     transfer_order_of_anybody_but_the_leader_is_ignored
     transfer_of_a_leaving_leader_goes_to_who_matches_furthest
     transfer_that_waits_is_hurried_when_the_leader_leaves
+    transfer_order_that_comes_late_deposes_nobody_who_is_ahead
+    transfer_order_to_a_pre_candidate_is_obeyed
+    transfer_order_read_too_early_is_given_again
+    transfer_to_a_follower_that_dies_after_its_order_is_over
     loyalty_follower_that_hears_its_leader_refuses_candidates
     loyalty_leader_with_a_fresh_quorum_refuses_candidates
     quorum_leader_that_hears_no_majority_gives_way

@@ -6,7 +6,7 @@ use super::{ClientConnection, Replica};
 use crate::raft::TransferError;
 use crate::storage::Disk;
 use crate::time::Instant;
-use crate::types::NodeId;
+use crate::types::{NodeId, Term};
 use crate::wire::client::{Refused, RequestBody, ResponseBody};
 
 /// Clients that wait for a hand-over; more are refused as busy.
@@ -27,6 +27,8 @@ struct Asked {
     client: ClientConnection,
     request: u64,
     to: NodeId,
+    /// The term that this node led then.
+    term: Term,
 }
 
 impl HandOver {
@@ -45,9 +47,10 @@ impl<D: Disk> Replica<D> {
         self.resign(now);
     }
 
-    /// If a hand-over failed and this node is leaving, there may be another follower to try.
+    /// If a hand-over failed and this node is leaving, or found nobody linked, there may be a follower
+    /// to try now.
     pub(super) fn resign_again(&mut self, now: Instant) {
-        if self.hand_over.exit_at.is_some() {
+        if self.hand_over.exit_at.is_some() && self.raft.transferring_to().is_none() {
             self.resign(now);
         }
     }
@@ -60,14 +63,15 @@ impl<D: Disk> Replica<D> {
     }
 
     /// After `begin_hand_over`: whether the process may exit now. A leader waits until it has given
-    /// way and whoever waits here is answered or referred to its successor, for one maximum
-    /// election timeout at most; what is unanswered then stays so, since nobody knows what becomes
-    /// of it.
+    /// way (links that are lost at this moment may be back at the next) and whoever waits here is
+    /// answered or referred to its successor, for one maximum election timeout at most; what is
+    /// unanswered then stays so, since nobody knows what becomes of it.
     #[must_use]
     pub fn may_exit(&self, now: Instant) -> bool {
         let Some(exit_at) = self.hand_over.exit_at else { return false };
         let may_leave = if self.leads() {
-            self.raft.transferring_to().is_none() // there is nobody to hand over to
+            // There is nobody to hand over to, and never will be.
+            self.configuration().is_some_and(|members| members.members().len() == 1)
         } else {
             let waiting = self.writes.waiters() + self.reads.len() + self.parking.len();
             waiting + self.answers.len() == 0
@@ -96,8 +100,8 @@ impl<D: Disk> Replica<D> {
         match self.raft.transfer_leadership(now, to) {
             Ok(()) => {
                 self.hand_over.under_way = Some(to);
-                let asked = Asked { client: arrival.client, request: arrival.request.id, to };
-                self.hand_over.asked.push(asked);
+                let (client, request, term) = (arrival.client, arrival.request.id, self.raft.term());
+                self.hand_over.asked.push(Asked { client, request, to, term });
             }
             Err(TransferError::NotLeader) => self.refer_to_leader(arrival),
             Err(error) => {
@@ -108,7 +112,8 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Answers those whose hand-over is decided: the target leads, another does, or this node goes
-    /// on leading.
+    /// on leading. It failed for certain only if this node leads as before and the target was not
+    /// told that its order holds; else it may yet come to lead, or did and was followed by another.
     pub(super) fn answer_transfers(&mut self) {
         let leader = self.raft.leader();
         let under_way = self.raft.transferring_to();
@@ -116,9 +121,11 @@ impl<D: Disk> Replica<D> {
         let (open, decided) = std::mem::take(&mut self.hand_over.asked).into_iter().partition(is_open);
         self.hand_over.asked = open;
         let decided: Vec<Asked> = decided;
-        for Asked { client, request, to } in decided {
+        for Asked { client, request, to, term } in decided {
             if leader == Some(to) {
                 self.answer(client, request, ResponseBody::Transferred);
+            } else if !self.leads() || term != self.raft.term() || self.raft.has_confirmed_order(to) {
+                self.refuse(client, request, Refused::LeadershipLost);
             } else {
                 let message = format!("node {to} did not take over in time; see `kv_client status`");
                 self.refuse(client, request, Refused::TransferFailed(message));

@@ -7,12 +7,13 @@
 //! | message | from | to | answered by |
 //! |---|---|---|---|
 //! | PreVote | pre-candidate | all | PreVoteResponse |
+//! | PreVote | a follower that was told to take over | its leader | PreVoteResponse |
 //! | RequestVote | candidate | all | RequestVoteResponse |
 //! | AppendEntries | leader | each follower | AppendEntriesResponse, after the follower's disk |
 //! | InstallSnapshot | leader | a follower that lacks what the log no longer has | InstallSnapshotResponse |
 //! | Heartbeat | leader | each follower | HeartbeatResponse, at once |
 //! | ReadIndex | follower | leader | ReadIndexResponse, when a round has confirmed it |
-//! | TimeoutNow | leader | one follower | its RequestVote |
+//! | TimeoutNow | leader | one follower | its PreVote |
 //! | Found | a founded node | one that is not | - |
 //! | Standing | every member | every other | - |
 

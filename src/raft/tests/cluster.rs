@@ -73,6 +73,8 @@ pub(super) struct Cluster {
     pub(super) network: Vec<Flight>,
     /// Directions in which nothing arrives.
     pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Processes that are stopped: they do nothing, and what arrives waits for them.
+    pub(super) stopped: BTreeSet<NodeId>,
     pub(super) checks: Checks,
     pub(super) events: Vec<(NodeId, Event)>,
     /// Changes to the default settings of each node.
@@ -92,6 +94,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             network: Vec::new(),
             cuts: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             checks: Checks::default(),
             events: Vec::new(),
             tune,
@@ -147,6 +150,11 @@ impl Cluster {
 
     pub(super) fn running(&self) -> Vec<NodeId> {
         self.nodes.iter().filter(|(_, node)| node.raft.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Those that run and are not stopped.
+    fn awake(&self) -> Vec<NodeId> {
+        self.running().into_iter().filter(|id| !self.stopped.contains(id)).collect()
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node {
@@ -350,7 +358,7 @@ impl Cluster {
     pub(super) fn run(&mut self) {
         for _ in 0..10_000 {
             let mut is_quiet = true;
-            for id in self.running() {
+            for id in self.awake() {
                 if self.is_writing(id) {
                     self.advance(id);
                     is_quiet = false;
@@ -362,6 +370,10 @@ impl Cluster {
                 }
             }
             for flight in std::mem::take(&mut self.network) {
+                if self.stopped.contains(&flight.to) {
+                    self.network.push(flight);
+                    continue;
+                }
                 self.deliver(flight);
                 is_quiet = false;
             }
@@ -377,7 +389,7 @@ impl Cluster {
         let end = self.now + duration;
         self.run();
         loop {
-            let deadlines = self.running().into_iter().map(|id| (self.raft(id).next_deadline(), id));
+            let deadlines = self.awake().into_iter().map(|id| (self.raft(id).next_deadline(), id));
             let Some((deadline, id)) = deadlines.min().filter(|(deadline, _)| *deadline <= end) else {
                 self.now = end;
                 return;

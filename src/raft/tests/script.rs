@@ -24,6 +24,7 @@
 //! | `cut 1 2`, `cut 1 > 2`, `heal` | nothing arrives, both ways or one; all arrives again |
 //! | `link-down 2 1`, `link-up 2 1`, `peer-dead 2 1`, `unread 2 1` | what node 2 learns of its link to 1 |
 //! | `crash 1`, `restart 1` | ends the process; starts it from its disk |
+//! | `stop 1`, `continue 1` | it does nothing of `run` and `elapse`, and what is sent to it waits; it goes on |
 //! | `status`, `log` | all nodes |
 
 use std::path::PathBuf;
@@ -284,6 +285,8 @@ fn circumstance(cluster: &mut Cluster, command: &str, words: &Words) {
         "disk" => disk(cluster, words),
         "found" => cluster.found(words.id(0)),
         "crash" => words.ids().into_iter().for_each(|id| cluster.crash(id)),
+        "stop" => cluster.stopped.extend(words.ids()),
+        "continue" => cluster.stopped.retain(|id| !words.ids().contains(id)),
         "restart" => {
             for id in words.ids() {
                 cluster.start(id);

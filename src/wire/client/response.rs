@@ -98,9 +98,10 @@ pub enum Refused {
     /// The number lies below those whose results are kept. This attempt was not applied; an
     /// earlier one may have been.
     OutcomeForgotten,
-    /// This node led when it took the write and leads no more: the write may yet be applied.
+    /// This node led when it took the write and leads no more: the write may yet be applied. Of a
+    /// hand-over: the node that shall lead was told so, and may yet come to it.
     LeadershipLost,
-    /// Leadership was not handed over.
+    /// Leadership was not handed over, nor will it be by this request.
     TransferFailed(String),
     /// The disks of so many nodes are nearly full that a majority has no room for the write.
     NoSpace(String),

@@ -47,7 +47,10 @@ impl World {
         if lives && leader.is_none() && cause == Some(Cause::LostConnection) {
             violated!("who is held for dead is dead", "node {} forgets node {} of {term}", node + 1, old + 1);
         }
-        let asks = effects.sends.iter().any(|sent| matches!(sent.what.1, Message::PreVote(_)));
+        // The leader alone is asked whether its order to campaign holds.
+        let is_question =
+            |(to, message): &(usize, Message)| *to != old && matches!(message, Message::PreVote(_));
+        let asks = effects.sends.iter().any(|sent| is_question(&sent.what));
         if lives && asks && before.unread.contains(&term) {
             violated!("who is heard is not deposed", "node {} did not read node {}", node + 1, old + 1);
         }
