@@ -156,3 +156,43 @@ fn nonsense(error: impl std::fmt::Display) -> io::Error {
 pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::client::RequestBody;
+
+    /// Takes so many bytes, and then breaks.
+    struct Breaking(usize);
+
+    impl Write for Breaking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.0);
+            self.0 -= count;
+            if count == 0 { Err(ErrorKind::BrokenPipe.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn requests_of_which_a_byte_was_written_may_have_arrived() {
+        let request = |id| Request { id, time_left_ms: 1, silent_leader: None, body: RequestBody::Status };
+        let bytes_of_one = {
+            let mut outbox = Outbox::default();
+            outbox.queue(&request(1));
+            outbox.unsent[0].frame.len()
+        };
+        for (taken, unsent) in
+            [(0, &[1, 2, 3][..]), (1, &[2, 3]), (bytes_of_one, &[2, 3]), (bytes_of_one + 1, &[3])]
+        {
+            let mut outbox = Outbox::default();
+            (1..=3).for_each(|id| outbox.queue(&request(id)));
+            assert!(outbox.write_to(&mut Breaking(taken)).is_err());
+            assert_eq!(outbox.give_up(), unsent, "{taken} bytes");
+            assert!(outbox.is_empty());
+        }
+    }
+}

@@ -106,6 +106,12 @@ impl<S: Socket> Connection<S> {
         connection
     }
 
+    /// The socket, for tests to look at.
+    #[cfg(test)]
+    pub(super) fn socket(&self) -> &S {
+        &self.socket
+    }
+
     /// Takes in what an event says.
     pub fn on_event(&mut self, readiness: Readiness) {
         self.readable |= readiness.readable || readiness.read_closed;

@@ -256,6 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn sockets_send_at_once_and_notice_a_machine_that_vanished() {
+        let mut this = Loop::new();
+        let dialled = TcpSocket::dial(&mut this.driver, this.connections.next_id(), this.address).unwrap();
+        let id = this.accept();
+        let accepted = this.connections.get(id).unwrap().0.socket();
+        for stream in [&dialled.stream, &accepted.stream] {
+            let options = SockRef::from(stream);
+            assert!(options.tcp_nodelay().unwrap() && options.keepalive().unwrap());
+            assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        }
+    }
+
+    #[test]
     fn dial_to_a_port_where_nobody_listens_is_refused() {
         let mut this = Loop::new();
         let (_nobody, address) = bound();

@@ -213,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn claim_beyond_the_cap_pushes_out_the_oldest_and_nobody_unknown() {
+        let mut admission = Admission::new(limits(1, 2, 2));
+        assert_eq!(admission.on_unknown(connection(9)), None);
+        assert_eq!(admission.on_claim(connection(1)), None);
+        assert_eq!(admission.on_claim(connection(2)), None);
+        assert_eq!(admission.on_claim(connection(3)), Some(connection(1)));
+        assert_eq!(admission.counts(), (0, 1, 2));
+    }
+
+    #[test]
     fn client_beyond_the_cap_is_refused_until_one_goes() {
         let mut admission = Admission::new(limits(1, 2, 1));
         assert!(admission.admit_client());

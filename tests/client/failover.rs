@@ -98,7 +98,12 @@ fn largest_value_passes_a_node_that_reads_slowly() {
     let options = Options::new([node.address.clone()]).with_timeout(PATIENT);
     let mut client = Client::connect(options).unwrap();
     client.compare_and_set("k", Some(&vec![1; 1 << 20]), vec![2; 1 << 20]).unwrap();
-    let error = client.put("k", vec![0; (1 << 20) + 1]).unwrap_err();
-    assert!(matches!(error, Error::TooLarge(_)), "{error}");
+    let larger = vec![0; (1 << 20) + 1];
+    let errors = [
+        client.put("k", &larger).unwrap_err(),
+        client.compare_and_set("k", Some(&larger), "v").unwrap_err(),
+        client.compare_and_set("k", None, &larger).unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| matches!(error, Error::TooLarge(_))), "{errors:?}");
     assert_eq!(node.requests.try_iter().count(), 1, "what is too large is not sent");
 }

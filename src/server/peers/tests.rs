@@ -410,6 +410,14 @@ fn node_cannot_become_another_one_on_its_link() {
 }
 
 #[test]
+fn node_cannot_become_a_later_boot_on_its_link() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    let result = peers.on_hello(at(1), connection(1), None, hello(2, 2));
+    assert_eq!(reason(result), RefusalReason::Malformed);
+}
+
+#[test]
 fn claim_waits_for_the_node_that_it_names_and_changes_nothing_meanwhile() {
     let mut peers = founded(1);
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();

@@ -189,6 +189,19 @@ fn farewell_is_left_unsaid_while_a_copy_may_still_arrive() {
 }
 
 #[test]
+fn farewell_is_said_once_a_copy_is_known_not_to_have_left() {
+    let mut script = Script::with_put_at_leader();
+    script.advance(100);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    script.written(A, 11, false);
+    script.done();
+    script.not_sent(B);
+    assert!(script.session.farewell().is_some());
+}
+
+#[test]
 fn farewell_is_left_unsaid_after_a_copy_was_lost() {
     let mut script = Script::with_put_at_leader();
     script.lost(A);

@@ -175,3 +175,32 @@ fn cached_after_definite_refusals_only_is_believed() {
     script.written(B, 11, true);
     assert!(script.done().cached);
 }
+
+#[test]
+fn session_found_expired_while_in_doubt_is_left_for_a_new_one() {
+    let mut script = Script::with_put_at_leader();
+    let client = script.identity(A).0;
+    script.lost(A);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    script.refused(B, Refused::SessionExpired);
+    script.pull();
+    let error = script.error();
+    assert!(matches!(error, Error::Unknown { reason: UnknownReason::SessionExpired, .. }), "{error}");
+    script.put();
+    script.pull();
+    assert_ne!(script.identity(B).0, client);
+}
+
+#[test]
+fn copy_sent_later_tells_how_little_time_is_left() {
+    let mut script = Script::with_put_at_leader();
+    let time_left = |script: &Script, node: usize| script.sent[node].as_ref().unwrap().time_left_ms;
+    assert_eq!(time_left(&script, A), 5_000);
+    script.advance(700);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    assert_eq!(time_left(&script, B), 4_300);
+}

@@ -194,6 +194,56 @@ fn client_that_does_not_read_its_answers_is_not_read_and_then_closed() {
 }
 
 #[test]
+fn client_that_reads_its_answers_slowly_but_reads_them_is_not_closed() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    world.node(1).bus.reply(name, &response(1, CLIENT_SOFT_BYTES));
+    world.node(1).bus.flush();
+    for _ in 0..8 {
+        world.pass(4_000);
+        client.socket.read(&mut [0; 100_000]).unwrap();
+    }
+    assert_eq!(world.inbound(1), [], "32 s, and 10 s without a byte would have been too long");
+}
+
+#[test]
+fn client_that_is_never_done_with_a_frame_but_sends_many_is_not_closed() {
+    let mut world = World::founded(1);
+    let (mut client, _) = world.welcomed(1);
+    let mut out = Writer::new();
+    let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
+    let request = Request { id: 1, time_left_ms: 1000, silent_leader: None, body };
+    frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+    let bytes = out.into_bytes();
+    client.send_bytes(&bytes[..20]);
+    for _ in 0..8 {
+        world.pass(4_000);
+        client.send_bytes(&bytes[20..]);
+        client.send_bytes(&bytes[..20]);
+    }
+    let inbound = world.inbound(1);
+    assert!(inbound.iter().all(|inbound| matches!(inbound, Inbound::Request(..))), "{inbound:?}");
+}
+
+#[test]
+fn client_that_waits_for_an_answer_is_not_idle() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    client.send_get(1);
+    world.pass(1);
+    world.inbound(1).clear();
+    for _ in 0..3 {
+        world.now += Duration::from_secs(601);
+        world.pass(1);
+    }
+    assert_eq!(world.inbound(1), []);
+    world.node(1).bus.reply(name, &response(1, 1));
+    world.now += Duration::from_secs(1_200);
+    world.pass(1);
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+}
+
+#[test]
 fn client_that_asks_nothing_for_ten_minutes_is_closed_and_one_that_asks_is_not() {
     let mut world = World::founded(1);
     let (_silent, silent_name) = world.welcomed(1);
@@ -215,7 +265,9 @@ fn client_that_asks_nothing_for_ten_minutes_is_closed_and_one_that_asks_is_not()
 fn client_that_waits_for_too_many_answers_is_not_read_until_it_has_half_of_them() {
     let mut world = World::founded(1);
     let (mut client, name) = world.welcomed(1);
-    (0..1_500).for_each(|id| client.send_get(id));
+    client.send_get(0); // what is left is no whole number of turns' shares
+    world.settle();
+    (1..1_500).for_each(|id| client.send_get(id));
     world.pass(20);
     assert_eq!(world.inbound(1).len(), 1_024);
     assert_eq!(world.node(1).bus.ready_clients(), 0, "and nobody is kept awake for it");
@@ -315,4 +367,47 @@ fn input_of_incomplete_frames_is_counted_until_they_are_complete_or_closed() {
     drop(client);
     world.settle();
     assert_eq!(used(&mut world), 0);
+}
+
+#[test]
+fn frame_that_comes_byte_by_byte_counts_from_its_first() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    let id = ConnectionId::from_u64(name.0);
+    let partial = |world: &mut World| world.node(1).bus.connections.get(id).unwrap().1.partial;
+    client.send_bytes(b"KV\x01");
+    world.settle();
+    let began = world.now;
+    assert_eq!(partial(&mut world), Some((began, 3)));
+    world.pass(50);
+    client.send_bytes(b"\x06");
+    world.settle();
+    assert_eq!(partial(&mut world), Some((began, 4)), "who takes longest is known by this");
+}
+
+#[test]
+fn answers_withheld_for_a_client_that_goes_hold_on_to_nothing_any_more() {
+    let mut world = World::founded(1);
+    let (client, name) = world.welcomed(1);
+    for id in 0..10 {
+        world.node(1).bus.reply(name, &response(id, 1 << 20));
+    }
+    let withheld = |world: &mut World| {
+        let bounds = world.node(1).bus.all_bounds();
+        bounds.iter().find(|bound| bound.name == "all_clients_withheld_bytes").unwrap().used
+    };
+    assert!(withheld(&mut world) > 0);
+    drop(client);
+    world.settle();
+    assert_eq!(withheld(&mut world), 0);
+}
+
+#[test]
+fn link_may_have_more_waiting_than_a_client() {
+    let mut world = World::founded(2);
+    let link = world.node(1).bus.peers.link(NodeId(2)).unwrap();
+    world.node(1).bus.queue(link, FrameKind::Message, |out| out.put(&vec![0; LIMITS.client_output_bytes]));
+    assert_eq!(world.node(1).bus.link(NodeId(2)), Some(link));
+    world.node(1).bus.queue(link, FrameKind::Message, |out| out.put(&vec![0; LIMITS.peer_output_bytes]));
+    assert_ne!(world.node(1).bus.link(NodeId(2)), Some(link), "but not without bound");
 }
