@@ -49,7 +49,7 @@ fn content(directory: &Path) -> Result<BTreeMap<PathBuf, (Vec<u8>, std::time::Sy
 /// Where the records end, as `inspect` says.
 fn used_bytes(directory: &Path) -> Result<u64> {
     let ended = inspect(directory, &["--json"])?;
-    ended.json()["segments"][0]["used"].as_u64().context("a segment")
+    ended.json()["segments"][0]["used_bytes"].as_u64().context("a segment")
 }
 
 type Damage = fn(&Path, u64) -> Result<()>;
@@ -143,7 +143,12 @@ fn inspect_shows_entries_sessions_and_where_the_log_ends() -> Result<()> {
     }
     ensure!(!tables.text().contains("key3"), "entries that were not asked for:\n{}", tables.text());
     let json = inspect(&cluster.data(0), &["--json", "--entries", "..3"])?.json();
-    ensure!(json["would_start"] == true && json["node"] == "1", "{json}");
+    ensure!(json["would_start"] == true && json["node"] == 1, "{json}");
+    let texts = json.as_object().context("one object")?.iter().filter(|(_, value)| value.is_string());
+    let texts: Vec<&str> = texts.map(|(name, _)| name.as_str()).collect();
+    ensure!(texts == ["cluster", "directory", "incarnation", "verdict"], "figures are numbers: {json}");
+    ensure!(json["log_entries"] == json["last_index"] && json["snapshot"].is_null(), "{json}");
+    ensure!(json["members"][0]["id"] == 1 && json["term"].is_u64() && json["vote"] == 1, "{json}");
     ensure!(json["entries"].as_array().map(Vec::len) == Some(3), "{json}");
     ensure!(json["named_sessions"][0]["name"] == "job", "{json}");
     ensure!(json["named_sessions"][0]["last_seq_in_log"] == 9, "{json}");

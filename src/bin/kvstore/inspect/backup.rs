@@ -56,7 +56,7 @@ impl Backup {
             "whole": true,
             "revision": self.id.index.0,
             "term": self.id.term.0,
-            "bytes": self.id.bytes,
+            "size_bytes": self.id.bytes,
             "keys": self.state.key_count(),
             "sessions": self.state.session_count(),
             "named_sessions": named.collect::<Vec<_>>(),

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use kvstore::kv::StateMachine;
 use kvstore::storage::{FileUse, Inspection, Recovered, SegmentReport};
-use kvstore::types::{ClientId, NodeId};
+use kvstore::types::{ClientId, ClusterId, Incarnation, NodeId};
 use kvstore::wire::client::Command;
-use kvstore::wire::entry::{Configuration, Entry, Payload, Reached};
+use kvstore::wire::entry::{Configuration, Entry, Member, Payload, Reached};
 use serde_json::{Map, Value, json};
 
 use super::Findings;
@@ -67,7 +68,7 @@ impl<'a> Report<'a> {
             return "would start as a new node: nothing here is a node's".to_owned();
         };
         let snapshot = recovered.snapshot.as_ref().map(|found| found.snapshot.index.0);
-        let last = recovered.entries.last().map_or(snapshot.unwrap_or(0), |entry| entry.index.0);
+        let last = last_index(recovered);
         let begins = match snapshot {
             Some(index) => format!("the snapshot at index {index} and {} after it", self.count_entries()),
             None => self.count_entries(),
@@ -132,7 +133,7 @@ impl<'a> Report<'a> {
         let header = self.inspection().segments.iter().flatten().next();
         if let Some(SegmentReport { node, incarnation, .. }) = header {
             facts.push(("node", node.to_string()));
-            facts.push(("incarnation", format!("{:016x}", incarnation.0)));
+            facts.push(("incarnation", hex(*incarnation)));
         }
         if let Some(recovered) = self.recovered() {
             facts.push(("boot", recovered.boot.to_string()));
@@ -140,12 +141,10 @@ impl<'a> Report<'a> {
             facts.push(("term", hard_state.term.to_string()));
             facts.push(("vote", or_dash(hard_state.voted_for)));
         }
-        let of_header = self.inspection().segments.iter().flatten().find_map(|segment| segment.cluster);
-        let cluster = self.configuration().map(|configuration| configuration.cluster).or(of_header);
-        facts.push(("cluster", or_dash(cluster)));
+        facts.push(("cluster", or_dash(self.cluster())));
         if let Some(configuration) = self.configuration() {
-            let member = |id, incarnation| format!("{id} ({incarnation:016x})");
-            let members = configuration.members().iter().map(|m| member(m.id, m.incarnation.0));
+            let member = |m: &Member| format!("{} ({})", m.id, hex(m.incarnation));
+            let members = configuration.members().iter().map(member);
             facts.push(("members", members.collect::<Vec<_>>().join(", ")));
         }
         if let Some(recovered) = self.recovered().filter(|recovered| !recovered.peers.is_empty()) {
@@ -157,6 +156,56 @@ impl<'a> Report<'a> {
         }
         facts.push(("snapshot", self.snapshot()));
         facts
+    }
+
+    fn cluster(&self) -> Option<ClusterId> {
+        let of_header = self.inspection().segments.iter().flatten().find_map(|segment| segment.cluster);
+        self.configuration().map(|configuration| configuration.cluster).or(of_header)
+    }
+
+    /// Who the node is. What has 64 bits or more of randomness is text: many readers of JSON round it.
+    fn identity_json(&self) -> Map<String, Value> {
+        let header = self.inspection().segments.iter().flatten().next();
+        let recovered = self.recovered();
+        let member = |m: &Member| json!({ "id": m.id.0, "incarnation": hex(m.incarnation) });
+        let members = self.configuration().map(|all| all.members().iter().map(member).collect::<Vec<_>>());
+        let identity = json!({
+            "directory": self.path.display().to_string(),
+            "node": header.map(|header| header.node.0),
+            "incarnation": header.map(|header| hex(header.incarnation)),
+            "boot": recovered.map(|recovered| recovered.boot.0),
+            "term": recovered.map(|recovered| recovered.hard_state.term.0),
+            "vote": recovered.and_then(|recovered| Some(recovered.hard_state.voted_for?.0)),
+            "cluster": self.cluster().map(|cluster| cluster.to_string()),
+            "members": members,
+        });
+        let Value::Object(identity) = identity else { unreachable!("written as an object") };
+        identity
+    }
+
+    fn peers_json(&self) -> Value {
+        let reached = |(id, seen): &(NodeId, Reached)| json!({ "id": id.0, "boot": seen.boot.0, "index": seen.index.0 });
+        let peers = self.recovered().map(|recovered| recovered.peers.as_slice()).unwrap_or_default();
+        peers.iter().map(reached).collect()
+    }
+
+    fn snapshot_json(&self) -> Value {
+        let Some(id) = self.inspection().snapshot else { return Value::Null };
+        let state = self.findings.state.as_ref();
+        let content = state.and_then(|state| state.as_ref().ok());
+        json!({
+            "index": id.index.0,
+            "term": id.term.0,
+            "size_bytes": id.bytes,
+            "keys": content.map(StateMachine::key_count),
+            "sessions": content.map(StateMachine::session_count),
+            "error": state.and_then(|state| state.as_ref().err()),
+        })
+    }
+
+    fn restored_json(&self) -> Value {
+        let Some((node, restored)) = &self.inspection().restored else { return Value::Null };
+        json!({ "node": node.0, "revision": restored.snapshot.index.0 })
     }
 
     fn snapshot(&self) -> String {
@@ -214,16 +263,20 @@ impl<'a> Report<'a> {
         rows
     }
 
+    /// The same for programs: every figure is a number, and the verdict alone is in words.
     pub(super) fn json(&self) -> Value {
-        let facts = self.facts().into_iter().map(|(name, value)| (name.replace(' ', "_"), json!(value)));
-        let mut object: Map<String, Value> = facts.collect();
+        let mut object = self.identity_json();
+        object.insert("peers_reached".into(), self.peers_json());
+        object.insert("snapshot".into(), self.snapshot_json());
+        object.insert("restored_from".into(), self.restored_json());
+        object.insert("log_entries".into(), json!(self.recovered().map(|recovered| recovered.entries.len())));
+        object.insert("last_index".into(), json!(self.recovered().map(last_index)));
         object.insert("would_start".into(), json!(self.findings.would_start()));
         object.insert("verdict".into(), json!(self.verdict()));
         object.insert("segments".into(), self.inspection().segments.iter().map(segment_json).collect());
-        let files =
-            self.inspection().files.iter().map(
-                |file| json!({ "name": file.name, "bytes": file.size_bytes, "state": word(file.used_as) }),
-            );
+        let files = self.inspection().files.iter().map(
+            |file| json!({ "name": file.name, "size_bytes": file.size_bytes, "state": word(file.used_as) }),
+        );
         object.insert("files".into(), files.collect());
         let sessions = self.named_sessions().into_iter().map(|(name, session)| {
             let Named { in_snapshot, writes, last_sequence } = session;
@@ -239,12 +292,18 @@ impl<'a> Report<'a> {
     }
 }
 
+/// Where the log ends.
+fn last_index(recovered: &Recovered) -> u64 {
+    let snapshot = recovered.snapshot.as_ref().map_or(0, |found| found.snapshot.index.0);
+    recovered.entries.last().map_or(snapshot, |entry| entry.index.0)
+}
+
 fn segment_json<E: ToString>(segment: &Result<SegmentReport, E>) -> Value {
     match segment {
         Ok(segment) => json!({
             "name": segment.name,
-            "bytes": segment.size_bytes,
-            "used": segment.used_bytes,
+            "size_bytes": segment.size_bytes,
+            "used_bytes": segment.used_bytes,
             "records": segment.records,
             "first_index": segment.indexes.map(|(first, _)| first.0),
             "last_index": segment.indexes.map(|(_, last)| last.0),
@@ -273,6 +332,10 @@ fn word(used_as: FileUse) -> &'static str {
         FileUse::Removed => "to be removed",
         FileUse::Ignored => "left alone",
     }
+}
+
+fn hex(incarnation: Incarnation) -> String {
+    format!("{:016x}", incarnation.0)
 }
 
 fn or_dash<T: ToString>(value: Option<T>) -> String {
