@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use kvstore::server::Server;
 use kvstore::server::config::{Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, Flags};
+use kvstore::server::{Place, Server};
 use kvstore::storage::{FileDisk, Options, Storage};
 use kvstore::types::Incarnation;
 use rustix::process::{Pid, Signal, kill_process};
@@ -73,11 +73,12 @@ fn serve(words: &[String]) -> Result<()> {
         election_ms: DEFAULT_ELECTION_MS.into(),
         unsafe_no_fsync: false,
     })?;
+    let place = Place::take(&config)?;
     let disk = FileDisk::open(&config.data_dir)?;
     // Seeds of its own, that no other node of this cluster has.
     let (incarnation, seed) = (Incarnation(config.node.0), [config.node.0 as u8; 32]);
     let (storage, recovered) = Storage::open(disk, config.node, Options::default(), incarnation)?;
-    let server = Server::open(&config, storage, recovered, seed)?;
+    let server = Server::open(&config, place, storage, recovered, seed)?;
     println!("node {} listening on {}", config.node, config.listen);
     let region = Region::new(ALLOCATOR);
     server.run()?;

@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 
 pub use connection::{CloseCause, Connection, ReadBudget};
 pub use connections::Connections;
-pub use tcp::{LISTENER, TcpDriver, TcpSocket, readiness};
+pub use tcp::{LISTENER, Port, TcpDriver, TcpSocket, readiness};
 
 /// A connection's name: a slot, and which of the connections that had the slot one after another
 /// is meant. Names are never used twice (before 2^32 connections have come and gone).

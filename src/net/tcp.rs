@@ -33,18 +33,32 @@ pub struct TcpDriver {
     listener: TcpListener,
 }
 
-impl TcpDriver {
-    /// Listens on `address`.
+/// A port that this process has taken. Nobody is accepted on it yet: dials are refused.
+#[derive(Debug)]
+pub struct Port(socket2::Socket);
+
+impl Port {
+    /// Takes the port of `address`.
     ///
     /// # Errors
     /// The address is taken (`AddrInUse`) or is not this machine's (`AddrNotAvailable`), or may
     /// not be used (`PermissionDenied`).
-    pub fn listen(registry: Registry, address: SocketAddr) -> io::Result<Self> {
+    pub fn take(address: SocketAddr) -> io::Result<Self> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         // A restarted node takes its port back though old connections still linger on it.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
+        Ok(Self(socket))
+    }
+}
+
+impl TcpDriver {
+    /// Listens on a port.
+    ///
+    /// # Errors
+    /// Somebody else, who took it at the same time, listens there already (`AddrInUse`).
+    pub fn listen(registry: Registry, Port(socket): Port) -> io::Result<Self> {
         socket.listen(BACKLOG)?;
         let mut listener = TcpListener::from_std(socket.into());
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -163,7 +177,8 @@ mod tests {
             for _ in 0..20 {
                 let poll = Poll::new().unwrap();
                 let address = free_address();
-                if let Ok(driver) = TcpDriver::listen(poll.registry().try_clone().unwrap(), address) {
+                let registry = poll.registry().try_clone().unwrap();
+                if let Ok(driver) = Port::take(address).and_then(|port| TcpDriver::listen(registry, port)) {
                     return Self { poll, driver, connections: Connections::new(), address };
                 }
             }
@@ -299,9 +314,18 @@ mod tests {
     #[test]
     fn address_that_is_taken_says_so() {
         let this = Loop::new();
-        let registry = this.poll.registry().try_clone().unwrap();
-        let error = TcpDriver::listen(registry, this.address).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert_eq!(Port::take(this.address).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn port_that_is_taken_refuses_dials_until_it_is_listened_on() {
+        // An address of its own, which no other test listens on meanwhile.
+        let address = SocketAddr::from(([127, 0, 0, 7], free_address().port()));
+        let port = Port::take(address).unwrap();
+        assert_eq!(StdStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let poll = Poll::new().unwrap();
+        let _driver = TcpDriver::listen(poll.registry().try_clone().unwrap(), port).unwrap();
+        StdStream::connect(address).unwrap();
     }
 
     #[test]

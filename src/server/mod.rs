@@ -15,7 +15,7 @@
 //!
 //! Below the loop, `node` joins the replica and the connections, `message_bus` knows who is behind
 //! each connection, `peers`, `dialler` and `founding` hold the rules of links between nodes, and
-//! `admission` those of who may connect at all. None of them knows mio or a clock.
+//! `admission` those of who may connect at all. `place` takes the port before anything is written. None of them knows mio or a clock.
 
 pub mod admission;
 mod complaints;
@@ -25,10 +25,10 @@ pub mod founding;
 pub mod message_bus;
 pub mod node;
 pub mod peers;
+mod place;
 mod turns;
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -41,16 +41,16 @@ use signal_hook_mio::v1_0::Signals;
 use thiserror::Error;
 
 use self::admission::{Admission, Limits};
-use self::config::{Config, PeerEntry};
+use self::config::Config;
 use self::message_bus::MessageBus;
 use self::node::Node;
 use self::peers::{Identity, Peers};
+pub use self::place::Place;
 use crate::net::{self, ConnectionId, TcpDriver, TcpSocket};
 use crate::replica::{self, Replica};
 use crate::storage::{Disk, Recovered, Storage, WriteError};
 use crate::time::{Clock, Duration, Instant};
 use crate::types::NodeId;
-use crate::wire::entry::Configuration;
 
 /// The token of signals; connections and the listener never have it.
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -85,7 +85,9 @@ pub enum StartError {
         cause: io::Error,
     },
     /// The list names a node that the cluster does not have.
-    #[error("--peers names node {node}, but the cluster of this data directory has only {members}")]
+    #[error(
+        "--peers names node {node}, but the cluster of this data directory has only {members}; correct --peers"
+    )]
     NotAMember {
         /// The node.
         node: NodeId,
@@ -98,6 +100,16 @@ pub enum StartError {
     /// Poll or signals cannot be set up.
     #[error("cannot set up the event loop: {0}")]
     System(#[from] io::Error),
+}
+
+impl StartError {
+    fn of_port(address: &str, cause: io::Error) -> Self {
+        let address = address.to_owned();
+        match cause.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortTaken { address },
+            _ => StartError::Listen { address, cause },
+        }
+    }
 }
 
 /// Why a node ended that was not told to.
@@ -128,12 +140,13 @@ struct World {
 }
 
 impl<D: Disk> Server<D> {
-    /// Listens, and begins to look for the other nodes. `seed` is random.
+    /// Listens at its place, and begins to look for the other nodes. `seed` is random.
     ///
     /// # Errors
     /// See [`StartError`].
     pub fn open(
         config: &Config,
+        place: Place,
         storage: Storage<D>,
         recovered: Recovered,
         seed: [u8; 32],
@@ -146,10 +159,11 @@ impl<D: Disk> Server<D> {
         let restored = recovered.restored.as_ref().map(|restored| restored.snapshot.index.into());
         let replica = Replica::new(replica_options(config, random.random()), storage, recovered, now)?;
         let configuration = replica.configuration().cloned();
-        let (entries, addresses) = entries(config, configuration.as_ref())?;
-
         let world = World::new()?;
-        let driver = listen(&world.poll, &config.listen)?;
+        let (port, entries, addresses) = place.into_parts(configuration.as_ref())?;
+        let registry = world.poll.registry().try_clone()?;
+        let driver =
+            TcpDriver::listen(registry, port).map_err(|cause| StartError::of_port(&config.listen, cause))?;
         let limits = Limits::for_descriptors(raise_descriptor_limit(), entries.len());
         let last_index = replica.durable_index();
         let advertise = config.advertise.clone();
@@ -235,52 +249,6 @@ fn replica_options(config: &Config, seed: u64) -> replica::Options {
         fsync: config.fsync,
         seed,
     }
-}
-
-/// The entries of the list and where to dial them, once their names are resolved. The own entry
-/// may hide behind another name; it is left out too.
-fn entries(
-    config: &Config,
-    configuration: Option<&Configuration>,
-) -> Result<(Vec<PeerEntry>, Vec<SocketAddr>), StartError> {
-    let own = [resolve(&config.listen)?, resolve(&config.advertise)?];
-    let mut entries = Vec::new();
-    let mut addresses = Vec::new();
-    for entry in &config.peers {
-        if let (Some(node), Some(configuration)) = (entry.node, configuration)
-            && configuration.member(node).is_none()
-        {
-            let members: Vec<String> =
-                configuration.members().iter().map(|member| member.id.to_string()).collect();
-            return Err(StartError::NotAMember { node, members: members.join(", ") });
-        }
-        let address = resolve(&entry.address)?;
-        if !own.contains(&address) {
-            entries.push(entry.clone());
-            addresses.push(address);
-        }
-    }
-    Ok((entries, addresses))
-}
-
-/// One address of a name. All nodes prefer the same kind, so that "localhost" is the same place
-/// for who listens and for who dials.
-fn resolve(address: &str) -> Result<SocketAddr, StartError> {
-    let failed = |cause| StartError::Resolve { address: address.to_owned(), cause };
-    let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
-    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    chosen.copied().ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))
-}
-
-fn listen(poll: &Poll, address: &str) -> Result<TcpDriver, StartError> {
-    let resolved = resolve(address)?;
-    TcpDriver::listen(poll.registry().try_clone()?, resolved).map_err(|cause| {
-        let address = address.to_owned();
-        match cause.kind() {
-            io::ErrorKind::AddrInUse => StartError::PortTaken { address },
-            _ => StartError::Listen { address, cause },
-        }
-    })
 }
 
 /// The first SIGTERM or SIGINT is an event of the poll. The second ends the process from within

@@ -114,6 +114,20 @@ fn port_in_use_is_refused() -> Result<()> {
     let _taken = TcpListener::bind(cluster.endpoint(0))?;
     let port = cluster.port(0).to_string();
     refused(cluster.command(0), 1, &["port taken", &port, "--port"])?;
+    ensure!(!cluster.data(0).exists(), "a start that failed left a directory behind");
+    Ok(())
+}
+
+#[test]
+fn name_that_cannot_be_resolved_is_refused() -> Result<()> {
+    let cluster = prepared(1)?;
+    let (port, data) = (&free_ports(1)?[0], cluster.directory().join("new"));
+    refused(
+        another("1", port, "nowhere.invalid:9002", data.clone()),
+        1,
+        &["nowhere.invalid:9002", "correct"],
+    )?;
+    ensure!(!data.exists(), "a start that failed left a directory behind");
     Ok(())
 }
 

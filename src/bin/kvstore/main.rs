@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use kvstore::server::Server;
 use kvstore::server::config::{Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, Flags};
+use kvstore::server::{Place, Server};
 use kvstore::storage::{FileDisk, Options, Storage};
 use kvstore::types::Incarnation;
 
@@ -137,10 +137,11 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     if !config.fsync {
         log::warn!("--unsafe-no-fsync: a crash of the machine may lose acknowledged writes");
     }
+    let place = Place::take(config)?;
     let disk = FileDisk::open(&config.data_dir)?;
     let options = Options { sync: config.fsync, ..Options::default() };
     let (storage, recovered) = Storage::open(disk, config.node, options, Incarnation(rand::random()))?;
-    let server = Server::open(config, storage, recovered, rand::random())?;
+    let server = Server::open(config, place, storage, recovered, rand::random())?;
     // Nobody may be listening to stdout; the node is wanted all the same.
     _ = writeln!(
         io::stdout(),
