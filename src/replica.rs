@@ -326,8 +326,8 @@ impl<D: Disk> Replica<D> {
     ///    write to their disks while this node writes to its own.
     /// 2. Apply what is committed already and answer those clients. Their entries are durable on a
     ///    majority; they need not wait for this turn's disk.
-    /// 3. Make the hard state and the new entries durable: one write, one sync, only if there is
-    ///    something.
+    /// 3. Make the hard state and the new entries durable: one write, one sync, and an unsynced marker
+    ///    that says so; only if there is something.
     /// 4. Send what that allows to promise (votes, acknowledgements, requests for votes). Nobody
     ///    held these messages before.
     /// 5. Apply and answer what that committed, and tell followers of it.
@@ -362,6 +362,8 @@ impl<D: Disk> Replica<D> {
             let peers = self.members.take_unstored();
             let batch = Batch { hard_state: ready.hard_state, entries: &ready.entries, peers: &peers };
             self.storage.persist(&batch)?;
+            // Before anything is said of it: what was promised must not pass for a torn write.
+            self.storage.mark_synced()?;
             now = now.max(after_sync());
         } else if self.may_prepare_spare(now) {
             self.prepare_spare(now)?;

@@ -13,7 +13,7 @@ use super::segment::{RecordKind, torn_tail};
 use super::snapshot_file::is_snapshot_name;
 use super::spares::{SPARE, is_recycled_name};
 use super::state::StoredBatch;
-use super::wal::{self, UNFINISHED};
+use super::wal;
 use super::{OpenError, Options, Recovered, RecoveredSnapshot, recovered};
 use crate::types::{ClusterId, Incarnation, LogIndex, NodeId, Term};
 use crate::wire::entry::SnapshotId;
@@ -186,7 +186,7 @@ fn files<D: Disk>(disk: &mut D, options: Options, snapshot: Option<SnapshotId>) 
         let size_bytes = disk.open(&name).and_then(|file| disk.size(&file)).ok();
         let is_useless = useless.as_ref().is_ok_and(|useless| useless.contains(&name));
         let used_as = match name.as_str() {
-            _ if is_useless || name.ends_with(UNFINISHED) => FileUse::Removed,
+            _ if is_useless || recovery::UNFINISHED.contains(&name.as_str()) => FileUse::Removed,
             SPARE => FileUse::Spare,
             name if is_recycled_name(name) => FileUse::Recycled,
             name if is_snapshot_name(name) => FileUse::Snapshot,

@@ -336,8 +336,8 @@ impl<D: Disk> Storage<D> {
     }
 
     /// Notes in the log that all of it is synced, unless it says so already. Not synced itself and
-    /// cheap; to be called at the end of every turn, so that damage to what was promised is never
-    /// taken for a torn write.
+    /// cheap; to be called before anything is said of what was stored, so that damage to what was promised
+    /// is never taken for a torn write.
     ///
     /// # Errors
     /// As [`Storage::persist`].

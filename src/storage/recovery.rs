@@ -22,14 +22,18 @@ use super::disk::{self, Disk};
 use super::restore::{is_unfinished_restore, restored_node};
 use super::segment::{HeaderError, PAGE_BYTES, Record, RecordKind, Scan, SegmentHeader, page_floor, scan};
 use super::snapshot_file::{Parser, SnapshotFileError, is_snapshot_name, snapshot_name};
-use super::spares::{SPARE, Spares, is_recycled_name};
+use super::snapshots::UNFINISHED_SNAPSHOT;
+use super::spares::{SPARE, Spares, UNFINISHED_SPARE, is_recycled_name};
 use super::state::{Durable, State, StoredBatch, decode_snapshot};
-use super::wal::{self, Active, Chain, Held, UNFINISHED, Wal, segment_name, segment_number};
+use super::wal::{self, Active, Chain, Held, UNFINISHED_LARGE, Wal, segment_name, segment_number};
 use super::{Batch, OpenError, Options, RecoveredSnapshot, WriteError};
 use crate::planted::{Bug, is_planted};
 use crate::types::{LogIndex, NodeId};
 use crate::wire::DecodeError;
 use crate::wire::entry::{Entry, SnapshotId};
+
+/// Files that nothing is in yet: after a crash they are removed.
+pub(super) const UNFINISHED: [&str; 3] = [UNFINISHED_SPARE, UNFINISHED_SNAPSHOT, UNFINISHED_LARGE];
 
 /// What a directory holds.
 #[derive(Debug)]
@@ -91,7 +95,7 @@ pub(super) fn sort_files<D: Disk>(
         }
         let is_unnamed = is_snapshot_name(&name) && Some(&name) != named.as_ref();
         let is_used_up = restored_node(&name).is_some() && snapshot.is_some();
-        if is_spare || is_unnamed || is_used_up || name.ends_with(UNFINISHED) {
+        if is_spare || is_unnamed || is_used_up || UNFINISHED.contains(&name.as_str()) {
             useless.push(name);
         }
     }
@@ -128,13 +132,27 @@ pub(super) fn survey<D: Disk>(
             Some(survey) => follow(disk, survey, segment)?,
         }
     }
-    let Some(survey) = survey else { return Ok(()) };
+    let Some(survey) = survey else { return check_new(disk) };
     let Segment { name, scan, .. } = &survey.last;
     if scan.claimed > scan.last && !is_planted(Bug::DamageCut) {
         let what = format!("record {} was stored, and cannot be read", scan.last + 1);
         return Err(damaged(disk, name, scan.end, what));
     }
     survey.join_snapshot(disk)
+}
+
+/// A directory without a log is a new one, unless it holds what only a log leaves.
+fn check_new<D: Disk>(disk: &mut D) -> Result<(), OpenError> {
+    let names = list(disk)?;
+    if let Some(name) = names.iter().filter(|name| is_snapshot_name(name)).max() {
+        let what = "the log that goes on after this snapshot is missing (where no majority is left, \
+            `kvstore restore` makes a new cluster of the snapshot)";
+        return Err(damaged(disk, name, 0, what.to_owned()));
+    }
+    match names.iter().filter(|name| is_recycled_name(name)).max() {
+        Some(name) => Err(damaged(disk, name, 0, "the log that this was a part of is missing".to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Makes all that was found durable, and this boot's number (of which some is `drawn`), and gives the end of the log and
@@ -151,6 +169,12 @@ pub(super) fn resume<D: Disk>(
     wal::sync_names(disk, options)?;
     for (name, file) in &unproven {
         wal::sync(disk, options, name, file)?;
+    }
+    if let Some(SnapshotId { index, .. }) = durable.state.snapshot {
+        // Whoever wrote it may have done so without syncs.
+        let name = snapshot_name(index);
+        let file = disk.open(&name).map_err(|cause| wal::failed(disk, "open", &name, &cause))?;
+        wal::sync(disk, options, &name, &file)?;
     }
     let first_unproven = scan.records.iter().find(|record| record.header.link.number > scan.claimed);
     let tail = bytes[page_floor(scan.end)..scan.end].to_vec();

@@ -25,7 +25,7 @@ use crate::wire::Writer;
 use crate::wire::entry::{Snapshot, SnapshotId};
 
 /// The name of a snapshot that is being written or received.
-const UNFINISHED_SNAPSHOT: &str = "snapshot.tmp";
+pub(super) const UNFINISHED_SNAPSHOT: &str = "snapshot.tmp";
 
 /// A snapshot's file that is not finished.
 #[derive(Debug)]

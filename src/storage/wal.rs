@@ -22,10 +22,8 @@ use crate::planted::{Bug, is_planted};
 use crate::types::LogIndex;
 use crate::wire::Writer;
 
-/// How the names of files end that nothing is in yet: after a crash they are removed.
-pub(super) const UNFINISHED: &str = ".tmp";
-
-const UNFINISHED_LARGE: &str = "large.tmp";
+/// A segment of more than the usual size that is not finished.
+pub(super) const UNFINISHED_LARGE: &str = "large.tmp";
 /// The name of a segment's file.
 pub(super) fn segment_name(segment: u64) -> String {
     format!("{segment:010}.wal")

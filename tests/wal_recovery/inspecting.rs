@@ -113,7 +113,7 @@ fn inspect_behind_a_damaged_segment_still_describes_the_others() {
 fn inspect_of_leftovers_says_what_a_start_removes() {
     let mut node = Node::new(1, 5, 300);
     node.live().unwrap();
-    for name in ["spare.tmp", "snapshot.tmp", "0000000009.snap", "notes.txt"] {
+    for name in ["spare.tmp", "snapshot.tmp", "large.tmp", "0000000009.snap", "notes.txt", "notes.tmp"] {
         node.disk.put(name, vec![1; 10]);
     }
     let removed: Vec<String> = inspected(&node.disk)
@@ -126,5 +126,27 @@ fn inspect_of_leftovers_says_what_a_start_removes() {
     node.start().unwrap();
     let gone: Vec<String> = before.into_iter().filter(|name| !node.disk.names().contains(name)).collect();
     assert_eq!(removed, gone);
-    assert!(gone.len() >= 3 && !gone.contains(&"notes.txt".to_owned()));
+    assert_eq!(gone, ["0000000009.snap", "large.tmp", "snapshot.tmp", "spare.tmp"], "and nobody else's");
+}
+
+/// Every segment is gone, and what a log alone leaves is still there: that is no new directory.
+#[test]
+fn log_that_is_missing_beside_its_snapshot_or_its_spares_is_refused_and_nothing_is_removed() {
+    for (name, cure) in [("0000000009.snap", "`kvstore restore`"), ("spare-0000000001.wal", "Damage")] {
+        let disk = SimDisk::new(1);
+        disk.put(name, vec![1; 10]);
+        disk.put("spare.wal", vec![0; 16 << 10]);
+        let inspection = inspected(&disk);
+        let opened = Storage::open(disk.clone(), NODE, SMALL, Incarnation(9));
+        agree(&inspection, opened.as_ref().map(|(_, recovered)| recovered));
+        let refusal = opened.unwrap_err().to_string();
+        assert!(
+            refusal.contains(name) && refusal.contains("is missing") && refusal.contains(cure),
+            "{refusal}"
+        );
+        assert_eq!(disk.names().len(), 2);
+    }
+    let disk = SimDisk::new(1);
+    disk.put("spare.wal", vec![0; 16 << 10]);
+    Storage::open(disk, NODE, SMALL, Incarnation(9)).expect("a first boot that was interrupted leaves that");
 }

@@ -440,6 +440,27 @@ fn segment_that_the_snapshot_does_not_replace_is_missed() {
     assert!(error.to_string().contains("entries 4 to"), "{error}");
 }
 
+/// The start releases the log before the snapshot for good, so the snapshot must be there for good.
+#[test]
+fn snapshot_written_without_syncs_is_durable_once_a_start_with_syncs_has_built_on_it() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let unsafe_options = Options { sync: false, ..SMALL };
+        let (mut storage, _) = Storage::open(disk.clone(), NODE, unsafe_options, Incarnation(9)).unwrap();
+        storage.persist(&founding().batch()).unwrap();
+        let entries = (2..=30).map(|index| command(index, 0, 1500)).collect();
+        storage.persist(&Turn { entries, ..Turn::default() }.batch()).unwrap();
+        let id = save(&mut storage, 30, Term(0)).unwrap();
+        disk.end_process(End::Kill);
+        let (mut storage, _) = open(&disk).unwrap();
+        while storage.release_segment().unwrap() {}
+        storage.persist(&Turn { entries: vec![command(31, 0, 10)], ..Turn::default() }.batch()).unwrap();
+        disk.end_process(End::PowerCut);
+        let (storage, recovered) = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!((storage.snapshot_id(), recovered.entries.len()), (Some(id), 1));
+    }
+}
+
 #[test]
 fn copy_that_is_damaged_or_not_the_announced_one_is_given_up() {
     let (id, file) = file_at(50, Term(0));
