@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Command, Output, Stdio};
 
-use kvstore::wire::client::Refused;
+use kvstore::wire::client::{Refused, ResponseBody};
 
 use crate::fake_node::{FakeNode, Reaction, Store, address, listener, refuse};
 
@@ -175,6 +175,43 @@ fn refusals_that_are_definite_exit_4_with_one_line() {
     let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 --json put k v");
     assert!(status == 4 && stdout.contains(r#""error":"unreachable""#), "{stdout}");
     assert_eq!(stderr.lines().count(), 1);
+}
+
+#[test]
+fn value_from_stdin_beyond_the_limit_is_refused_and_not_cut() {
+    let store = Store::node();
+    let mut put = command(&store.address);
+    let mut put = put.args(["put", "k", "-"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // The command may have seen enough before the end.
+    let _ = put.stdin.take().unwrap().write_all(&vec![b'v'; (1 << 20) + 1]);
+    assert_eq!(put.wait().unwrap().code(), Some(4));
+    assert_eq!(line(&store.address, "get k").0, 1, "nothing was stored");
+}
+
+#[test]
+fn status_of_a_node_that_does_not_sync_warns() {
+    let mut store = Store::default();
+    let node = FakeNode::alone(Box::new(move |request| match store.react(&request.body) {
+        Reaction::Answer(revision, ResponseBody::Status(mut status)) => {
+            status.disk.fsync = false;
+            Reaction::Answer(revision, ResponseBody::Status(status))
+        }
+        other => other,
+    }));
+    let (_, stdout, _) = line(&node.address, "status");
+    assert!(stdout.contains("runs with --unsafe-no-fsync"), "{stdout}");
+    let sound = Store::node();
+    assert!(!line(&sound.address, "status").1.contains("WARNING"));
+}
+
+#[test]
+fn mismatch_whose_value_is_cut_says_so() {
+    let store = Store::node();
+    let value = "v".repeat(1_025);
+    line(&store.address, &format!("put k {value}"));
+    let (status, stdout, stderr) = line(&store.address, "cas k other new");
+    assert_eq!((status, stdout), (1, format!("mismatch: current value is {}\n", &value[1..])));
+    assert!(stderr.contains("only its beginning is shown"), "{stderr}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::thread;
 use bytes::Bytes;
 use kvstore::types::{ClientId, ClusterId, ClusterTime, LogIndex, NodeId, Revision, Sequence, Term};
 use kvstore::wire::client::{
-    DiskStatus, NodeStatus, Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody,
-    RoleName, SessionInfo,
+    DiskStatus, MAX_MISMATCH_BYTES, NodeStatus, Operation, Outcome, Refused, Request, RequestBody, Response,
+    ResponseBody, RoleName, SessionInfo,
 };
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
 use kvstore::wire::hello::{MemberAddress, Welcome};
@@ -242,7 +242,11 @@ impl Store {
                     self.rows.insert(key.clone(), new.clone());
                     Outcome::Done
                 }
-                current => Outcome::Mismatch { current: current.cloned(), truncated: false },
+                current => {
+                    let truncated = current.is_some_and(|value| value.len() > MAX_MISMATCH_BYTES);
+                    let cut = |value: &Bytes| value.slice(..value.len().min(MAX_MISMATCH_BYTES));
+                    Outcome::Mismatch { current: current.map(cut), truncated }
+                }
             },
         }
     }

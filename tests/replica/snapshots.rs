@@ -3,8 +3,9 @@
 use kvstore::kv::{Limits, SnapshotWriter};
 use kvstore::raft::LogBounds;
 use kvstore::replica::state_of;
-use kvstore::types::LogIndex;
-use kvstore::wire::entry::{Snapshot, SnapshotId};
+use kvstore::types::{ClusterTime, LogIndex};
+use kvstore::wire::entry::{Entry, Payload, Snapshot, SnapshotId};
+use kvstore::wire::peer::{AppendEntries, InstallResult, InstallSnapshot, InstallSnapshotResponse};
 
 use super::*;
 
@@ -392,4 +393,57 @@ fn state_of_another_index_than_its_snapshots_is_refused() {
     assert!(state_of(&snapshot, slices(state.clone()), Limits::STANDARD).is_ok());
     let other = Snapshot { index: snapshot.index.next(), ..snapshot };
     assert!(state_of(&other, slices(state), Limits::STANDARD).is_err());
+}
+
+#[test]
+fn snapshot_half_received_whose_log_comes_by_itself_is_given_up_and_an_own_one_taken() {
+    let (mut world, now) = follower_founded_late(64 << 10);
+    let snapshot = SnapshotId { index: LogIndex(5), term: Term(1), bytes: 100_000, checksum: 7 };
+    let chunk = InstallSnapshot { term: Term(1), snapshot, offset: 0, chunk: vec![0; 1_000].into() };
+    world.node(1).on_message(now, NodeId(1), Message::InstallSnapshot(chunk));
+    world.turn(1);
+    assert!(world.sent_by(1).iter().any(|message| matches!(message, Message::InstallSnapshotResponse(_))));
+    let no_op = Payload::NoOp { leader: NodeId(1) };
+    let entries =
+        (2..=6).map(|index| Entry::new(LogIndex(index), Term(1), ClusterTime::ZERO, no_op.clone())).collect();
+    let (prev_log_index, prev_log_term) = (LogIndex(1), Term::ZERO);
+    let append =
+        AppendEntries { term: Term(1), prev_log_index, prev_log_term, entries, leader_commit: LogIndex(6) };
+    world.node(1).on_message(now, NodeId(1), Message::AppendEntries(append));
+    world.turn(1);
+    world.turn(1);
+    world.ask(1, 1, RequestBody::Snapshot);
+    (0..10).for_each(|_| world.turn(1));
+    let answer = world.answer(1).expect("nothing stands in its way").1.body;
+    assert!(matches!(answer, ResponseBody::SnapshotSaved(saved) if saved.index == LogIndex(6)), "{answer:?}");
+}
+
+#[test]
+fn answer_about_another_snapshot_does_not_move_the_one_that_is_sent() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.kill(2);
+    world.put_numbers(1..80);
+    world.restart(2);
+    let sent = (0..100).find_map(|_| {
+        world.turns(1);
+        world.turn(0);
+        world.sent_by(0).into_iter().find_map(|message| match message {
+            Message::InstallSnapshot(chunk) if chunk.offset > 0 => Some(chunk),
+            _ => None,
+        })
+    });
+    let InstallSnapshot { term, snapshot, offset, .. } = sent.expect("a transfer is under way");
+    world.network.queue.clear();
+    let now = world.now;
+    let is_sent_on = |world: &mut World, snapshot, offset| {
+        let result = InstallResult::Received { offset };
+        let answer = InstallSnapshotResponse { term, snapshot, result };
+        world.node(0).on_message(now, NodeId(3), Message::InstallSnapshotResponse(answer));
+        world.turn(0);
+        world.sent_by(0).iter().any(|message| matches!(message, Message::InstallSnapshot(_)))
+    };
+    let other = SnapshotId { checksum: !snapshot.checksum, ..snapshot };
+    assert!(!is_sent_on(&mut world, other, 0), "late news of another one");
+    assert!(!is_sent_on(&mut world, snapshot, offset), "it waits for what is under way");
+    assert!(is_sent_on(&mut world, snapshot, 0), "it lost what it had");
 }

@@ -254,3 +254,19 @@ fn damage_to_the_last_write_of_a_process_that_died_is_known_for_damage() {
     let opened = Storage::open(FileDisk::open(&path).unwrap(), NodeId(1), options, Incarnation(1));
     assert!(matches!(opened, Err(storage::OpenError::Damaged { .. })), "an acknowledged write was dropped");
 }
+
+#[test]
+fn idle_leader_proposes_expiry_every_quarter_of_a_lifetime() {
+    let mut world = World::founded(1);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    for _ in 0..3 {
+        let before = world.node(0).raft().log().last_index();
+        world.now += Duration::from_secs(149);
+        world.settle();
+        assert_eq!(world.node(0).raft().log().last_index(), before);
+        world.now += Duration::from_secs(2);
+        world.settle();
+        assert_eq!(world.node(0).raft().log().last_index(), before.next());
+    }
+}

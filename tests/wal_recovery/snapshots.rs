@@ -342,6 +342,30 @@ fn segments_before_a_snapshot_are_released_and_used_again() {
 }
 
 #[test]
+fn released_segments_of_another_size_than_the_next_start_wants_are_not_used_again() {
+    let disk = SimDisk::new(1);
+    let (mut storage, _) = open(&disk).unwrap();
+    let put = |storage: &mut Storage<SimDisk>, index| {
+        let turn = Turn { entries: vec![command(index, 0, 1500)], ..Turn::default() };
+        storage.persist(&turn.batch()).unwrap();
+    };
+    storage.persist(&founding().batch()).unwrap();
+    (2..40).for_each(|index| put(&mut storage, index));
+    save(&mut storage, 37, Term(0)).unwrap();
+    while storage.release_segment().unwrap() {}
+    let has_recycled = |disk: &SimDisk| disk.names().iter().any(|name| name.starts_with("spare-"));
+    assert!(has_recycled(&disk));
+    disk.end_process(End::Kill);
+    let larger = Options { segment_bytes: 64 << 10, ..SMALL };
+    let (mut storage, _) = Storage::open(disk.clone(), NODE, larger, Incarnation(9)).unwrap();
+    assert!(!has_recycled(&disk));
+    (40..120).for_each(|index| put(&mut storage, index));
+    disk.end_process(End::PowerCut);
+    let (_, recovered) = Storage::open(disk, NODE, larger, Incarnation(9)).unwrap();
+    assert_eq!(recovered.entries.last().unwrap().index, LogIndex(119));
+}
+
+#[test]
 fn segments_stay_until_the_snapshot_is_recorded() {
     let mut node = Node::new(2, STEPS);
     let disk = node.disk.clone();

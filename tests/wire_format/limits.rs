@@ -6,10 +6,10 @@ use kvstore::types::{
     Sequence, Term,
 };
 use kvstore::wire::client::*;
-use kvstore::wire::entry::{Configuration, Entry, Member, Payload};
+use kvstore::wire::entry::{Configuration, Entry, Member, Payload, Reached, SnapshotId};
 use kvstore::wire::hello::{DialNumber, Inquiry, MemberAddress, PeerHello, Refusal, RefusalReason, Welcome};
-use kvstore::wire::peer::{AppendEntries, Message};
-use kvstore::wire::{self, DecodeError, Writer};
+use kvstore::wire::peer::{AppendEntries, InstallSnapshot, Message};
+use kvstore::wire::{self, DecodeError, Reader, Writer};
 
 use crate::{Format, assert_decodes_to_itself};
 
@@ -210,4 +210,39 @@ fn refusal_with_line_breaks_in_it_is_logged_as_one_line() {
     let message = "no\n[ERROR] made up\u{1b}[2J".to_owned();
     let refusal = Refusal { reason: RefusalReason::Busy, message };
     assert_eq!(refusal.line(), "no [ERROR] made up [2J");
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let no_op = |index, term| {
+        Entry::new(LogIndex(index), Term(term), ClusterTime::ZERO, Payload::NoOp { leader: NodeId(1) })
+    };
+    let append = |entries| {
+        let (prev_log_index, prev_log_term) = (LogIndex(4), Term(2));
+        Message::AppendEntries(AppendEntries {
+            term: Term(3),
+            prev_log_index,
+            prev_log_term,
+            entries,
+            leader_commit: LogIndex(4),
+        })
+    };
+    assert_decodes_to_itself(&append(vec![no_op(5, 2), no_op(6, 3)]));
+    for entries in [vec![no_op(6, 3)], vec![no_op(5, 3), no_op(7, 3)], vec![no_op(5, 1)], vec![no_op(5, 4)]] {
+        let refused = Message::decode(append(entries).encoded());
+        assert_eq!(refused, Err(DecodeError::Invalid("order of entries")));
+    }
+    let chunk = |term, offset| {
+        let snapshot = SnapshotId { index: LogIndex(4), term: Term(2), bytes: 100, checksum: 7 };
+        let chunk = vec![1; 10].into();
+        Message::InstallSnapshot(InstallSnapshot { term: Term(term), snapshot, offset, chunk })
+    };
+    [chunk(2, 90), chunk(0, 0)].iter().for_each(assert_decodes_to_itself);
+    for refused in [chunk(2, 91), chunk(2, u64::MAX), chunk(1, 0)] {
+        assert_eq!(Message::decode(refused.encoded()), Err(DecodeError::Invalid("chunk of a snapshot")));
+    }
+    let mut out = Writer::new();
+    Reached { boot: BootNumber(1), before: LogIndex(3), index: LogIndex(2) }.encode(&mut out);
+    let refused = Reached::decode(&mut Reader::new(out.into_bytes()));
+    assert_eq!(refused, Err(DecodeError::Invalid("index that was reached")));
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::types::ClusterId;
-use crate::wire::hello::Confirmation;
+use crate::wire::hello::{Confirmation, Inquiry};
 
 const HEARTBEAT: Duration = Duration::from_millis(30);
 
@@ -407,6 +407,17 @@ fn node_cannot_become_another_one_on_its_link() {
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     let result = peers.on_hello(at(1), connection(1), None, hello(3, 1));
     assert_eq!(reason(result), RefusalReason::Malformed);
+}
+
+#[test]
+fn dial_whose_link_was_lost_is_owned_up_to_no_more() {
+    let mut peers = founded(1);
+    let dial = peers.diallers[0].dial.expect("it is dialled");
+    peers.on_hello(at(0), dial.connection, Some(0), hello(2, 1)).unwrap();
+    let inquiry = Inquiry { node: NodeId(2), advertise: "host:2".to_owned(), dials: vec![dial.number] };
+    assert_eq!(peers.confirmation(&inquiry).dials, [dial.number]);
+    peers.on_closed(at(1), dial.connection);
+    assert_eq!(peers.confirmation(&inquiry).dials, []);
 }
 
 #[test]
