@@ -88,9 +88,9 @@ fn json_gives_one_object_a_line_with_the_promised_fields() {
         &node.address,
         r#"
         --json put k v => 0 {"attempts":1,"cached":false,"node":1,"ok":true,"revision":11}$
-        --json get k => 0 {"attempts":1,"node":1,"ok":true,"revision":11,"value":"v"}$
-        --json get x => 1 {"attempts":1,"error":"not_found","message":"key not found","node":1,"ok":false,"revision":11}$
-        --json scan => 0 {"attempts":1,"key":"k","node":1,"ok":true,"revision":12,"value":"v"}$
+        --json get k => 0 {"attempts":1,"cached":false,"node":1,"ok":true,"revision":11,"value":"v"}$
+        --json get x => 1 {"attempts":1,"cached":false,"error":"not_found","message":"key not found","node":1,"ok":false,"revision":11}$
+        --json scan => 0 {"attempts":1,"cached":false,"key":"k","node":1,"ok":true,"revision":12,"value":"v"}$
         "#,
     );
     let (status, stdout, _) = line(&node.address, "--json cas k x y");
@@ -145,7 +145,8 @@ fn put_of_a_dash_reads_standard_input() {
 
 #[test]
 fn wrong_usage_exits_2_with_one_line() {
-    let commands = ["put k", "cas k v", "--seq 1 put k v", "--client-id c --seq 1 get k", "frobnicate"];
+    let commands =
+        ["put k", "cas k v", "--seq 1 put k v", "--client-id c --seq 1 get k", "session", "frobnicate"];
     let loads =
         ["bench --clients 0", "bench --seconds 1 --count 1", "bench --op frobnicate", "bench --rate 0"];
     for words in commands.into_iter().chain(loads) {
@@ -175,6 +176,17 @@ fn refusals_that_are_definite_exit_4_with_one_line() {
     let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 --json put k v");
     assert!(status == 4 && stdout.contains(r#""error":"unreachable""#), "{stdout}");
     assert_eq!(stderr.lines().count(), 1);
+    let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 --json status");
+    assert!(status == 1 && stdout.contains(r#""error":"unreachable""#), "no leader is known: {stdout}");
+    assert_eq!(stderr.lines().count(), 1);
+}
+
+#[test]
+fn result_that_cannot_be_printed_is_unknown_to_the_caller() {
+    let node = Store::node();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(&node.address).args(["put", "k", "v"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "it was applied: neither a no nor refused");
 }
 
 #[test]

@@ -136,6 +136,9 @@ fn status_table_shows_every_node_and_who_cannot_be_reached() -> Result<()> {
     let gone = format!("3   {}  unreachable", cluster.endpoint(2));
     ensure!(table.status == 0 && table.text().contains(&gone), "{table:?}");
 
+    let view = &kv(&cluster, 1, "--json status")?.json()["nodes"][2];
+    ensure!(view["reachable"] == false && view.get("role").is_some_and(|role| role.is_null()), "{view}");
+
     cluster.signal(1, Signal::KILL)?;
     cluster.wait_for_exit(1)?;
     cluster.start(1)?;

@@ -21,9 +21,10 @@ const LIBRARY_PREFIX: &str = "library:";
 const AFTER_HELP: &str = "\
 Exit status:
   0  done
-  1  a definite no: key not found, mismatch, no leader in `status`
+  1  a definite no: key not found, mismatch, no leader or no node in `status`
   2  wrong usage
-  3  outcome unknown: the write may have been applied, or may yet be
+  3  outcome unknown: the write may have been applied, or may yet be (or standard output did not
+     take what came of it)
   4  refused, and certainly not applied (a read that failed also ends so: it leaves no trace)
 
 A write whose outcome is unknown can be asked about: send the very same command again with the
@@ -34,35 +35,40 @@ keeps it for ten minutes after its last write. Every other id is a name of yours
 
 A KEY or VALUE that begins with `-` stands behind `--`: kv_client --port 9001 put -- -k -v";
 
+const USAGE: &str = "kv_client --port P[,P...] [OPTIONS] COMMAND";
+/// Apart from a command's own options, which would else stand between them.
+const COMMON: &str = "Options of every command";
+
 /// Sends one request to a kvstore cluster.
 #[derive(Debug, Parser)]
-#[command(name = "kv_client", version, after_help = AFTER_HELP, arg_required_else_help = false)]
+#[command(name = "kv_client", version, after_help = AFTER_HELP, override_usage = USAGE)]
+#[command(arg_required_else_help = false)]
 pub(crate) struct Arguments {
     /// Ports of nodes on --host. One live node is enough, more survive more; reads are answered by
     /// the first that can be reached
-    #[arg(long, value_name = "P[,P...]", value_delimiter = ',', global = true)]
+    #[arg(long, value_name = "P[,P...]", value_delimiter = ',', global = true, help_heading = COMMON)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     port: Vec<u16>,
     /// The host of the ports
-    #[arg(long, default_value = "127.0.0.1", global = true)]
+    #[arg(long, default_value = "127.0.0.1", global = true, help_heading = COMMON)]
     host: String,
     /// Nodes on different hosts, instead of --port or besides
-    #[arg(long, value_name = "HOST:PORT[,...]", value_delimiter = ',', global = true)]
+    #[arg(long, value_name = "HOST:PORT[,...]", value_delimiter = ',', global = true, help_heading = COMMON)]
     endpoints: Vec<String>,
     /// Deadline for the whole command, retries and fail-over included; of `backup`, for each of its
     /// steps [default: 5000; 60000 for `snapshot` and `backup`]
-    #[arg(long, value_name = "T", global = true)]
+    #[arg(long, value_name = "T", global = true, help_heading = COMMON)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     timeout_ms: Option<u64>,
     /// Name this write yourself (1 to 64 bytes), so that the very same write can be sent again
-    #[arg(long, value_name = "C", global = true)]
+    #[arg(long, value_name = "C", global = true, help_heading = COMMON)]
     client_id: Option<OsString>,
     /// The number of this write under --client-id, 1 or more
-    #[arg(long, value_name = "S", global = true)]
+    #[arg(long, value_name = "S", global = true, help_heading = COMMON)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     seq: Option<u64>,
     /// Print one JSON object a line instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -114,14 +120,14 @@ pub(crate) enum Command {
     /// Print a table of the nodes. LAG: entries that the leader has committed and the node has not
     /// applied yet
     Status,
-    /// Ask the leader to hand over
+    /// Ask the leader to hand over to another node; prints `OK` once that one leads
     Transfer {
         /// The node that shall lead
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         id: u64,
     },
-    /// The named sessions
-    #[command(subcommand)]
+    /// List the named sessions, or end one
+    #[command(subcommand, arg_required_else_help = false)]
     Session(SessionCommand),
     /// Put the cluster under load and measure it: exactly-once writes, retries and fail-over as
     /// every client has them. Progress goes to stderr, the summary to stdout; exit 1 if a request

@@ -35,10 +35,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<u8, Fail
             let deadline = Instant::now() + arguments.options().timeout;
             scan(&mut client, prefix.as_bytes(), limit.unwrap_or(u64::MAX), deadline, output)
         }
-        Command::Status => {
-            let leader = output.status(&client.cluster_status()?)?;
-            Ok(if leader.is_some() { DONE } else { NO })
-        }
+        Command::Status => status(&mut client, output),
         Command::Snapshot => snapshots(arguments, output),
         Command::Backup { file, force } => {
             let backup = backup::make(&mut client, Path::new(file), *force)?;
@@ -52,6 +49,18 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<u8, Fail
         Command::Bench(load) => {
             let all_answered = bench::run(load, &arguments.options(), arguments.json)?;
             Ok(if all_answered { DONE } else { NO })
+        }
+    }
+}
+
+/// Where nobody answers no leader is known either: a definite no, and no request that failed.
+fn status(client: &mut Client, output: &mut Output) -> Result<u8, Failure> {
+    match client.cluster_status() {
+        Ok(nodes) => Ok(if output.status(&nodes)?.is_some() { DONE } else { NO }),
+        Err(wrong @ Error::Invalid(_)) => Err(wrong.into()),
+        Err(error) => {
+            output.failure(&error.into());
+            Ok(NO)
         }
     }
 }
@@ -92,7 +101,7 @@ fn delete(
     let reply = write(arguments, client, Operation::Delete { key: bytes(key).into() })?;
     match reply.value {
         Outcome::Done => done(output.done(&reply)),
-        Outcome::NotFound | Outcome::Mismatch { .. } => no(output.nothing_to_delete(&reply)),
+        Outcome::NotFound | Outcome::Mismatch { .. } => no(output.not_found(&reply)),
     }
 }
 

@@ -28,7 +28,7 @@ enum Failure {
     /// The cluster, or the way to it; or arguments that make no request.
     #[error(transparent)]
     Client(#[from] client::Error),
-    /// Standard output takes no more.
+    /// Standard output takes no more: whatever came of the command, its caller cannot know.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
     /// Standard input gives no value.

@@ -38,7 +38,7 @@ impl Output {
     /// A put that was applied, now or before.
     pub(crate) fn put<T>(&mut self, reply: &Reply<T>) -> io::Result<()> {
         match self.json {
-            true => self.object(write_fields(reply)),
+            true => self.object(fields(reply)),
             false if reply.cached => writeln!(self.out, "OK (cached)"),
             false => writeln!(self.out, "OK"),
         }
@@ -47,7 +47,7 @@ impl Output {
     /// Anything else that was done.
     pub(crate) fn done<T>(&mut self, reply: &Reply<T>) -> io::Result<()> {
         match self.json {
-            true => self.object(write_fields(reply)),
+            true => self.object(fields(reply)),
             false => writeln!(self.out, "OK"),
         }
     }
@@ -55,7 +55,7 @@ impl Output {
     /// A session is closed; perhaps there was none, or an earlier copy of the request closed it.
     pub(crate) fn session_closed(&mut self, reply: &Reply<bool>) -> io::Result<()> {
         if self.json {
-            let mut object = write_fields(reply);
+            let mut object = fields(reply);
             object.insert("existed".into(), json!(reply.value));
             return self.object(object);
         }
@@ -76,19 +76,10 @@ impl Output {
         if raw { Ok(()) } else { self.out.write_all(b"\n") }
     }
 
-    /// A key to read that is not there.
+    /// A key to read or to delete that is not there.
     pub(crate) fn not_found<T>(&mut self, reply: &Reply<T>) -> io::Result<()> {
-        self.not_there(fields(reply))
-    }
-
-    /// A key to delete that is not there. That is the result of a write, new or cached.
-    pub(crate) fn nothing_to_delete<T>(&mut self, reply: &Reply<T>) -> io::Result<()> {
-        self.not_there(write_fields(reply))
-    }
-
-    fn not_there(&mut self, fields: Object) -> io::Result<()> {
         match self.json {
-            true => self.object(no_fields(fields, "not_found", "key not found")),
+            true => self.object(no_fields(fields(reply), "not_found", "key not found")),
             false => {
                 eprintln!("kv_client: key not found");
                 Ok(())
@@ -107,7 +98,7 @@ impl Output {
             format!("current value is {}", String::from_utf8_lossy(value))
         });
         if self.json {
-            let mut object = no_fields(write_fields(reply), "mismatch", &format!("mismatch: {shown}"));
+            let mut object = no_fields(fields(reply), "mismatch", &format!("mismatch: {shown}"));
             if let Some(value) = current {
                 put_bytes(&mut object, "value", value);
                 object.insert("truncated".into(), json!(truncated));
@@ -228,7 +219,7 @@ impl Output {
     pub(crate) fn failure(&mut self, failure: &Failure) -> u8 {
         let (status, word) = match failure {
             Failure::Client(error) => (error.exit_status(), error.word()),
-            Failure::Output(_) => (1, "output"),
+            Failure::Output(_) => (3, "output"),
             Failure::Input(_) => (2, "input"),
             Failure::Place(_) => (2, "invalid"),
             Failure::Backup(_) => (4, "backup"),
@@ -259,6 +250,9 @@ impl Output {
 
 const STATUS_HEAD: [&str; 11] =
     ["ID", "ADDRESS", "ROLE", "TERM", "LEADER", "COMMIT", "APPLIED", "LAST", "LAG", "FREE", "VERSION"];
+/// What is known of a node that answers, and else null.
+const STATUS_FIELDS: [&str; 8] =
+    ["role", "term", "leader", "commit", "applied", "last_index", "first_index", "version"];
 const NO_LEADER: &str = "no leader is known: a majority of the nodes must run and reach each other";
 
 /// What the nodes' views come to together.
@@ -305,7 +299,11 @@ impl ClusterView {
 
     fn json(&self, member: &MemberAddress, status: &Option<NodeStatus>) -> Value {
         let who = json!({ "id": member.id.0, "addr": member.address, "reachable": status.is_some() });
-        let Some(status) = status else { return who };
+        let Some(status) = status else {
+            let mut who = object(who);
+            who.extend(STATUS_FIELDS.map(|field| (field.to_owned(), Value::Null)));
+            return Value::Object(who);
+        };
         let bounds = status.bounds.iter();
         let bounds =
             bounds.map(|bound| (bound.name.clone(), json!({ "used": bound.used, "cap": bound.cap })));
@@ -392,13 +390,8 @@ fn fields<T>(reply: &Reply<T>) -> Object {
         "revision": reply.revision.0,
         "node": reply.node.0,
         "attempts": reply.attempts,
+        "cached": reply.cached,
     }))
-}
-
-fn write_fields<T>(reply: &Reply<T>) -> Object {
-    let mut object = fields(reply);
-    object.insert("cached".into(), json!(reply.cached));
-    object
 }
 
 fn no_fields(mut object: Object, word: &str, message: &str) -> Object {
