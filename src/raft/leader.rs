@@ -44,7 +44,8 @@ impl Leader {
     pub(super) fn new(core: &mut Core, now: Instant, timeline: Timeline) -> Self {
         let last_index = core.log.last_index();
         let peers = core.peers();
-        let progress = peers.into_iter().map(|id| (id, Progress::new(last_index, !core.links.contains(&id))));
+        let progress =
+            peers.into_iter().map(|id| (id, Progress::new(last_index, !core.links.contains(&id), now)));
         let mut leader = Self {
             progress: progress.collect(),
             rounds: Rounds::new(now),
@@ -85,7 +86,7 @@ impl Leader {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Instant {
         let transfer = self.transfer.map_or(Instant::MAX, |transfer| transfer.next_deadline());
-        let quorum_lost = self.rounds.confirmed_at() + core.config.election_max;
+        let quorum_lost = self.heard_quorum_at() + core.config.election_max;
         self.heartbeat_deadline.min(transfer).min(quorum_lost)
     }
 
@@ -94,12 +95,28 @@ impl Leader {
     pub(super) fn tick(&mut self, core: &mut Core, now: Instant) -> Transition {
         self.tick_transfer(core, now);
         let has_quorum = self.has_fresh_quorum(now, core.config.election_max);
-        if has_quorum || core.peers().is_empty() { Transition::Stay } else { Transition::Follower }
+        if has_quorum { Transition::Stay } else { Transition::Follower }
     }
 
-    /// Whether a majority answered a round that began within `window`.
+    /// Whether a majority was heard to follow this leader within `window`.
     pub(super) fn has_fresh_quorum(&self, now: Instant, window: Duration) -> bool {
-        self.progress.is_empty() || now.since(self.rounds.confirmed_at()) < window
+        now.since(self.heard_quorum_at()) < window
+    }
+
+    /// When a majority was last heard, this node always among it.
+    fn heard_quorum_at(&self) -> Instant {
+        let heard = self.progress.values().map(|progress| progress.heard_at);
+        quorum::reached(heard.chain([Instant::MAX]).collect())
+    }
+
+    /// A follower answered what this leader sent in this term, and not in a round. On a slow link or at
+    /// a slow disk many entries lie ahead of a heartbeat, and its answer may take longer than this
+    /// leader is patient, though others come all the time. That they came says enough here, where only
+    /// patience depends on it; what a read is told depends on rounds alone.
+    pub(super) fn on_answer(&mut self, now: Instant, from: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&from) {
+            progress.heard_at = progress.heard_at.max(now);
+        }
     }
 
     /// The end of a turn: a round for the reads that wait or because a heartbeat is due, then the
@@ -275,6 +292,7 @@ impl Leader {
         let Some(progress) = self.progress.get_mut(&from) else { return };
         let round = if is_planted(Bug::LateRoundCounted) { self.rounds.current() } else { message.round };
         progress.acked_round = progress.acked_round.max(round);
+        progress.heard_at = self.rounds.begun_at(message.round).unwrap_or_default().max(progress.heard_at);
         progress.on_heard(core.log.last_index());
         self.confirm_rounds(core);
     }

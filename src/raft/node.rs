@@ -275,6 +275,9 @@ impl Raft {
         from: NodeId,
         message: Message,
     ) -> Transition {
+        if let Message::AppendEntriesResponse(_) | Message::InstallSnapshotResponse(_) = message {
+            leader.on_answer(now, from);
+        }
         match message {
             Message::AppendEntriesResponse(m) => leader.on_append_entries_response(core, now, from, m),
             Message::HeartbeatResponse(m) => leader.on_heartbeat_response(core, from, m),

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::time::Instant;
 use crate::types::LogIndex;
 
 /// How a leader sends to a follower.
@@ -35,6 +36,8 @@ pub(super) struct Progress {
     in_flight_bytes: usize,
     /// Highest round of heartbeats that it answered in this term.
     pub(super) acked_round: u64,
+    /// When it last was heard to follow this leader.
+    pub(super) heard_at: Instant,
     /// The highest commit index that it was told.
     pub(super) told_commit: LogIndex,
     /// What is under way to it may be lost: an empty message shall find out.
@@ -51,9 +54,10 @@ struct InFlight {
 
 impl Progress {
     /// "nextIndex: initialized to leader last log index + 1; matchIndex: initialized to 0"
-    /// (Figure 2). `paused` if there is no link to the follower.
+    /// (Figure 2). `paused` if there is no link to the follower. The votes of its election, `now`, are
+    /// what the leader heard of its followers first.
     #[must_use]
-    pub(super) fn new(last_index: LogIndex, paused: bool) -> Self {
+    pub(super) fn new(last_index: LogIndex, paused: bool, now: Instant) -> Self {
         Self {
             match_index: LogIndex::ZERO,
             next_index: last_index.next(),
@@ -61,6 +65,7 @@ impl Progress {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             acked_round: 0,
+            heard_at: now,
             told_commit: LogIndex::ZERO,
             poke: false,
             may_win: false,
@@ -207,7 +212,7 @@ mod tests {
 
     #[test]
     fn refusal_of_an_earlier_probe_changes_nothing() {
-        let mut progress = Progress::new(LogIndex(9), false);
+        let mut progress = Progress::new(LogIndex(9), false, Instant::ZERO);
         progress.on_sent(LogIndex(9), 0);
         progress.on_conflict(LogIndex(9), LogIndex(5));
         progress.on_sent(LogIndex(4), 0);

@@ -38,13 +38,14 @@ pub(super) struct Rounds {
     confirmed: u64,
     /// When the confirmed round began: then, for certain, this node led.
     confirmed_at: Instant,
+    /// When each round above it began.
     open: VecDeque<Instant>,
     waiting: Vec<Reader>,
     under_way: VecDeque<(u64, LogIndex, Reader)>,
 }
 
 impl Rounds {
-    /// A leader just won: the votes of its election are its first confirmation.
+    /// A leader just won.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             current: 0,
@@ -61,9 +62,12 @@ impl Rounds {
         self.current
     }
 
-    /// When the last confirmed round began.
-    pub(super) fn confirmed_at(&self) -> Instant {
-        self.confirmed_at
+    /// When this round began, unless that was before the last confirmed one.
+    pub(super) fn begun_at(&self, round: u64) -> Option<Instant> {
+        match round.checked_sub(self.confirmed)? {
+            0 => Some(self.confirmed_at),
+            later => self.open.get(usize::try_from(later - 1).ok()?).copied(),
+        }
     }
 
     /// A read that the next round shall confirm.
@@ -178,7 +182,11 @@ mod tests {
         let after = rounds.begin(Instant::from_millis(1), Some(LogIndex(4)));
         assert_eq!(rounds.confirm(before), []);
         assert_eq!(rounds.confirm(after), [(LogIndex(4), LOCAL)]);
-        assert_eq!(rounds.confirmed_at(), Instant::from_millis(1));
+        assert_eq!(rounds.begun_at(before), None, "long ago");
+        assert_eq!(rounds.begun_at(after), Some(Instant::from_millis(1)));
+        let next = rounds.begin(Instant::from_millis(2), None);
+        assert_eq!(rounds.begun_at(next), Some(Instant::from_millis(2)));
+        assert_eq!(rounds.begun_at(next + 1), None, "not yet");
     }
 
     #[test]

@@ -42,7 +42,7 @@
 //! |---|---|
 //! | 3.10 leadership transfer | `transfer_*` |
 //! | 4.2.3 disruptive servers | `loyalty_*`, `transfer_mark_moves_loyal_voters` |
-//! | 6.2 routing, check-quorum | `quorum_*`, `propose_to_a_follower_is_refused` |
+//! | 6.2 routing, check-quorum | `quorum_*`, `slow_links::leader_whose_links_are_full_of_entries_stays`, `propose_to_a_follower_is_refused` |
 //! | 6.3 exactly once | the core never repeats nor drops an entry: `checks.rs`; sessions are the state machine's |
 //! | 6.4 read-only queries | `read_*` |
 //! | 9.6 pre-vote | `pre_vote_*`, `higher_term_of_a_follower_deposes_the_leader_once` |
@@ -83,6 +83,7 @@ mod random;
 mod report;
 mod script;
 mod simulation;
+mod slow_links;
 mod snapshots;
 
 /// Declares one test for each script, and their list.
