@@ -46,7 +46,7 @@ use space::Space;
 use timers::{Timer, Timers};
 use writes::Writes;
 
-pub use recovered::{StateError, state_of};
+pub use recovered::{StateError, check_commands, state_of};
 pub use snapshots::SnapshotOptions;
 
 /// A client's connection, as the server names it; opaque here.
@@ -134,7 +134,7 @@ impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
     ///
     /// # Errors
-    /// If the state in its snapshot is of another format.
+    /// If the state in its snapshot, or a command in its log, is of another format.
     pub fn new(
         options: Options,
         storage: Storage<D>,
@@ -161,6 +161,7 @@ impl<D: Disk> Replica<D> {
             snapshots.restored = Some(Restored { snapshot, state, configuration: None });
         }
         let (state, snapshot) = recovered::state_and_snapshot(recovered.snapshot, caps.sessions)?;
+        check_commands(&recovered.entries)?;
         Ok(Self {
             own: Own {
                 id: recovered.node,

@@ -6,16 +6,48 @@ use thiserror::Error;
 use crate::kv::{Limits, SnapshotError, SnapshotReader, StateMachine};
 use crate::storage::RecoveredSnapshot;
 use crate::types::LogIndex;
-use crate::wire::entry::Snapshot;
+use crate::wire::DecodeError;
+use crate::wire::client::Command;
+use crate::wire::entry::{Entry, Payload, Snapshot};
 
-/// A snapshot whose bytes are intact, but whose state this program cannot read.
+/// Bytes that are intact, but that this program does not understand.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the state in the snapshot at index {index} cannot be read ({cause}): use the kvstore that wrote it")]
-pub struct StateError {
-    /// What the snapshot stands for.
-    pub index: LogIndex,
-    /// What is not understood.
-    pub cause: SnapshotError,
+pub enum StateError {
+    /// The state in a snapshot.
+    #[error(
+        "the state in the snapshot at index {index} cannot be read ({cause}): use the kvstore that wrote it"
+    )]
+    Snapshot {
+        /// What the snapshot stands for.
+        index: LogIndex,
+        /// What is not understood.
+        cause: SnapshotError,
+    },
+    /// The command in an entry of the log.
+    #[error(
+        "the command in entry {index} of the log cannot be read ({cause}): use the kvstore that wrote it"
+    )]
+    Command {
+        /// The entry.
+        index: LogIndex,
+        /// What is not understood.
+        cause: DecodeError,
+    },
+}
+
+/// Whether all commands of a log can be applied once they are committed. One that cannot must not be
+/// skipped, so it is better found at the start.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check_commands(entries: &[Entry]) -> Result<(), StateError> {
+    entries.iter().try_for_each(|entry| match &entry.payload {
+        Payload::Command(command) => match Command::decode(command.clone()) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(StateError::Command { index: entry.index, cause }),
+        },
+        Payload::NoOp { .. } | Payload::Configuration(_) => Ok(()),
+    })
 }
 
 /// The state at the start of a node: that of its snapshot.
@@ -41,5 +73,5 @@ pub fn state_of(snapshot: &Snapshot, state: Vec<Bytes>, limits: Limits) -> Resul
         let is_right = state.revision() == snapshot.index.into();
         is_right.then_some(state).ok_or(SnapshotError::Contradiction("the state is not that of its index"))
     });
-    state.map_err(|cause| StateError { index: snapshot.index, cause })
+    state.map_err(|cause| StateError::Snapshot { index: snapshot.index, cause })
 }

@@ -29,6 +29,12 @@ pub enum BackupError {
         /// The file.
         path: String,
     },
+    /// Another process writes it.
+    #[error("{path} is being written by another backup: wait until that is done, or choose another name")]
+    InUse {
+        /// The file.
+        path: String,
+    },
     /// The system refused.
     #[error("cannot {action} {path}: {cause}{}", cure(cause))]
     File {
@@ -74,6 +80,7 @@ fn cure(cause: &io::Error) -> &'static str {
 pub struct BackupWriter<D: Disk> {
     disk: D,
     name: String,
+    may_replace: bool,
     file: D::File,
     id: SnapshotId,
     parser: Parser,
@@ -103,23 +110,19 @@ impl<D: Disk> BackupWriter<D> {
         }
     }
 
-    /// Begins to write the backup that is this snapshot. What an earlier attempt left under the
-    /// temporary name is removed.
+    /// Begins to write the backup that is this snapshot, in the place of another if it may replace one.
+    /// What an earlier attempt left under the temporary name is written over.
     ///
     /// # Errors
-    /// If the system refuses.
-    pub fn begin(mut disk: D, name: &str, id: SnapshotId) -> Result<Self, BackupError> {
+    /// If another process writes a backup of this name, or the system refuses.
+    pub fn begin(mut disk: D, name: &str, id: SnapshotId, may_replace: bool) -> Result<Self, BackupError> {
         let part = unfinished(name);
-        match disk.remove(&part) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&disk, "remove", &part, cause));
-            }
-            _ => {}
-        }
-        let file = disk.create(&part).map_err(|cause| failed(&disk, "create", &part, cause))?;
+        let claimed = disk.claim(&part).map_err(|cause| failed(&disk, "create", &part, cause))?;
+        let Some(file) = claimed else { return Err(BackupError::InUse { path: disk.path_of(&part) }) };
         // What is unfinished shall be known to be so after a loss of power, too.
         disk.sync_dir().map_err(|cause| failed(&disk, "sync the directory of", &part, cause))?;
-        Ok(Self { disk, name: name.to_owned(), file, id, parser: Parser::default(), written_bytes: 0 })
+        let parser = Parser::default();
+        Ok(Self { disk, name: name.to_owned(), may_replace, file, id, parser, written_bytes: 0 })
     }
 
     /// Whose bytes these are.
@@ -152,9 +155,14 @@ impl<D: Disk> BackupWriter<D> {
     /// Ends the backup: it is checked as a whole, and from then on has its name for good.
     ///
     /// # Errors
-    /// If it is not whole, or the system refuses.
+    /// If it is not whole, or somebody has taken the name meanwhile, or the system refuses.
     pub fn finish(mut self) -> Result<Snapshot, BackupError> {
         let part = unfinished(&self.name);
+        if let Err(taken) = Self::check_name(&mut self.disk, &self.name, self.may_replace) {
+            // What was fetched is of no use under the other name; what came between is the news.
+            _ = self.abandon();
+            return Err(taken);
+        }
         let content = |cause| BackupError::Content { path: self.disk.path_of(&part), cause };
         let (snapshot, found) = self.parser.finish().map_err(content)?;
         if found != self.id {

@@ -6,13 +6,14 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::OpenError;
+use super::{BackupError, OpenError};
 
 /// One flat directory of files. Names have no separators.
 ///
@@ -33,6 +34,15 @@ pub trait Disk {
 
     /// Creates an empty file; an error if one of this name exists.
     fn create(&mut self, name: &str) -> io::Result<Self::File>;
+
+    /// An empty file for the caller alone, in the place of one that somebody left who is gone. None if
+    /// somebody who lives has it. Where one process alone uses the directory, nobody else lives.
+    fn claim(&mut self, name: &str) -> io::Result<Option<Self::File>> {
+        match self.remove(name) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            _ => self.create(name).map(Some),
+        }
+    }
 
     /// Opens an existing file for reading and writing.
     fn open(&mut self, name: &str) -> io::Result<Self::File>;
@@ -114,7 +124,8 @@ pub(super) fn write_all<D: Disk>(
 /// The name of the file whose lock says that the directory is in use. It holds the process id.
 const LOCK: &str = "lock";
 
-/// A real directory, locked for as long as this value lives.
+/// A real directory, locked for as long as this value lives: by the lock of its lock file, and by its own,
+/// as that file may be removed.
 #[derive(Debug)]
 pub struct FileDisk {
     path: PathBuf,
@@ -133,15 +144,13 @@ impl FileDisk {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let refused = |cause: io::Error| directory_error(path, &cause);
         create_durably(path).map_err(refused)?;
+        check_access(path).map_err(refused)?;
         let directory = File::open(path).map_err(refused)?;
+        take_lock(path, directory.try_lock())?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut lock = options.open(path.join(LOCK)).map_err(refused)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(locked_error(path)),
-            Err(TryLockError::Error(cause)) => return Err(refused(cause)),
-        }
+        take_lock(path, lock.try_lock())?;
         // For people alone. A disk that is full must not keep a node from starting, which may free some.
         let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
         Ok(Self { path: path.to_owned(), directory, _lock: Some(lock), is_read_only: false })
@@ -163,17 +172,14 @@ impl FileDisk {
             return Err(refused(cause.into()));
         }
         let directory = File::open(path).map_err(refused)?;
+        take_lock(path, directory.try_lock_shared())?;
         // A directory whose lock cannot be read is one that another user's process may hold.
         let lock = match File::open(path.join(LOCK)) {
             Ok(lock) => Some(lock),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
             Err(cause) => return Err(refused(cause)),
         };
-        match lock.as_ref().map_or(Ok(()), File::try_lock_shared) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(locked_error(path)),
-            Err(TryLockError::Error(cause)) => return Err(refused(cause)),
-        }
+        take_lock(path, lock.as_ref().map_or(Ok(()), File::try_lock_shared))?;
         Ok(Self { path: path.to_owned(), directory, _lock: lock, is_read_only: true })
     }
 
@@ -181,11 +187,15 @@ impl FileDisk {
     /// Nothing is locked.
     ///
     /// # Errors
-    /// If the directory cannot be opened, or the path names no file.
-    pub fn of_file(path: &Path) -> io::Result<(Self, String)> {
-        let name = path.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::InvalidFilename)?;
-        let parent = parent_of(path);
-        let directory = File::open(parent)?;
+    /// [`BackupError::File`] if the directory cannot be opened, or the path names no file.
+    pub fn of_file(path: &Path) -> Result<(Self, String), BackupError> {
+        let (parent, name) = (parent_of(path), path.file_name().and_then(OsStr::to_str));
+        let failed = |action, path: &Path, cause| {
+            let path = path.display().to_string();
+            BackupError::File { action, path, cause }
+        };
+        let Some(name) = name else { return Err(failed("use", path, io::ErrorKind::InvalidFilename.into())) };
+        let directory = File::open(parent).map_err(|cause| failed("open the directory", parent, cause))?;
         let disk = Self { path: parent.to_owned(), directory, _lock: None, is_read_only: false };
         Ok((disk, name.to_owned()))
     }
@@ -196,14 +206,42 @@ impl FileDisk {
         Self { is_read_only: true, ..self }
     }
 
-    /// Whether the user of this process may create and change files here.
-    #[must_use]
-    pub fn may_write(&self) -> bool {
-        rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).is_ok()
+    /// Whether the user of this process may create files in this directory, and change the lock and
+    /// these files, as a node must: what a start would say if not.
+    ///
+    /// # Errors
+    /// As [`FileDisk::open`], and as a start that cannot open one of the files.
+    pub fn check_writable<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<(), OpenError> {
+        let refused = |cause: io::Error| directory_error(path, &cause);
+        check_access(path).map_err(refused)?;
+        let lock = path.join(LOCK);
+        if lock.exists() {
+            check_access(&lock).map_err(refused)?;
+        }
+        for file in names.map(|name| path.join(name)) {
+            let path = file.display().to_string();
+            check_access(&file).map_err(|cause| OpenError::Read { path, cause })?;
+        }
+        Ok(())
     }
 
     fn writable(&self) -> io::Result<()> {
         if self.is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+}
+
+fn check_access(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
+}
+
+/// A file system that knows no locks of this kind is believed to be nobody else's.
+fn take_lock(path: &Path, taken: Result<(), TryLockError>) -> Result<(), OpenError> {
+    match taken {
+        Err(TryLockError::WouldBlock) => Err(locked_error(path)),
+        Err(TryLockError::Error(cause)) if cause.kind() != io::ErrorKind::Unsupported => {
+            Err(directory_error(path, &cause))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -255,14 +293,46 @@ impl Disk for FileDisk {
     type File = File;
 
     fn list(&mut self) -> io::Result<Vec<String>> {
-        // A name that is not UTF-8 is none of ours.
-        let names = std::fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        // A name that is not UTF-8 is none of ours, nor is that of a directory.
+        let names = std::fs::read_dir(&self.path)?.map(|entry| {
+            let entry = entry?;
+            let name = entry.file_name().into_string().ok();
+            Ok(name.filter(|_| !entry.file_type().is_ok_and(|kind| kind.is_dir())))
+        });
         names.filter_map(Result::transpose).collect()
     }
 
     fn create(&mut self, name: &str) -> io::Result<File> {
         self.writable()?;
         OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))
+    }
+
+    fn claim(&mut self, name: &str) -> io::Result<Option<File>> {
+        self.writable()?;
+        let path = self.path.join(name);
+        let mut options = OpenOptions::new();
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.read(true).write(true).create(true).truncate(false).custom_flags(flags.bits().cast_signed());
+        let file = options.open(&path)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(cause)) if cause.kind() != io::ErrorKind::Unsupported => {
+                return Err(cause);
+            }
+            _ => {}
+        }
+        // Between opening and locking, who had it may have ended and given it another name: only the
+        // holder of the lock does.
+        let inode = file.metadata().ok().map(|file| file.ino());
+        let is_claimed = std::fs::symlink_metadata(&path).is_ok_and(|found| Some(found.ino()) == inode);
+        if !is_claimed {
+            return Ok(None);
+        }
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        file.set_len(0)?;
+        Ok(Some(file))
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {

@@ -47,5 +47,5 @@ pub fn restore<D: Disk>(mut disk: D, node: NodeId, id: SnapshotId) -> Result<Bac
     for name in names.iter().filter(|name| is_unfinished_restore(name)) {
         disk.remove(name).map_err(|cause| backup::failed(&disk, "remove", name, cause))?;
     }
-    BackupWriter::begin(disk, &restored_name(node), id)
+    BackupWriter::begin(disk, &restored_name(node), id, false)
 }

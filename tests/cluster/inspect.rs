@@ -2,12 +2,15 @@
 //! the directory stays as it was.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use kvstore::storage::{Batch, FileDisk, Options, Storage};
 use kvstore::types::{ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Term};
 use kvstore::wire::entry::{Configuration, Entry, Member, Payload, Snapshot};
@@ -165,46 +168,97 @@ fn inspect_of_a_running_nodes_directory_is_refused_and_harms_nobody() -> Result<
     Ok(())
 }
 
-#[test]
-fn inspect_of_a_directory_that_cannot_be_written_works() -> Result<()> {
-    let cluster = killed()?;
-    let data = cluster.data(0);
-    for file in fs::read_dir(&data)? {
-        fs::set_permissions(file?.path(), fs::Permissions::from_mode(0o444))?;
+/// Runs the program as somebody who owns nothing here, if this is root; else as ourselves.
+fn as_another(cluster: &Cluster, arguments: &[OsString]) -> Result<Ended> {
+    let copy = cluster.directory().join("program");
+    if !copy.exists() {
+        fs::copy(program(), &copy)?;
     }
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o555))?;
-    let said = inspect(&data, &[])?;
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o755))?;
-    // Root may write everywhere; anybody else is told that a start of his would fail.
-    let is_root = rustix::process::getuid().is_root();
-    let words = if is_root { "would start" } else { "may not write" };
-    ensure!(said.text().lines().last().is_some_and(|line| line.contains(words)), "{said:?}");
-    Ok(())
+    let mut command = Command::new(copy);
+    command.args(arguments);
+    if rustix::process::getuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    run(command, b"")
 }
 
 #[test]
-fn inspect_and_start_refuse_a_snapshots_state_of_an_unknown_version_in_the_same_words() -> Result<()> {
-    let cluster = prepared(1)?;
-    // A directory whose bytes are all intact; but the state in its snapshot begins with a version 9.
-    let disk = FileDisk::open(&cluster.data(0))?;
+fn inspect_and_start_of_what_may_not_be_written_refuse_in_the_same_words() -> Result<()> {
+    let cluster = killed()?;
+    let data = cluster.data(0);
+    fs::set_permissions(cluster.directory(), fs::Permissions::from_mode(0o755))?;
+    let start: Vec<OsString> = cluster.command(0).get_args().map(OsString::from).collect();
+    let inspect = [OsString::from("inspect"), data.clone().into()];
+    let cases = [
+        (0o555, 0o444, 0o444, "run as the user who owns it"),
+        (0o555, 0o666, 0o666, "run as the user who owns it"),
+        (0o777, 0o444, 0o666, "run as the user who owns it"),
+        (0o777, 0o666, 0o444, "0000000001.wal: Permission denied"),
+    ];
+    for (of_directory, of_lock, of_files, words) in cases {
+        for file in fs::read_dir(&data)? {
+            let file = file?;
+            let mode = if file.file_name() == "lock" { of_lock } else { of_files };
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode))?;
+        }
+        fs::set_permissions(&data, fs::Permissions::from_mode(of_directory))?;
+        let (said, started) = (as_another(&cluster, &inspect)?, as_another(&cluster, &start)?);
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755))?;
+        let refusal = said.text().lines().last().and_then(|line| line.strip_prefix("would refuse: "));
+        let refusal = refusal.with_context(|| format!("a refusal: {said:?}"))?;
+        ensure!(said.status == 1 && refusal.contains(words), "{said:?}");
+        ensure!(started.status == 1 && started.stderr.contains(refusal), "{refusal}: {started:?}");
+    }
+    Ok(())
+}
+
+/// A directory of node 1, founded alone, whose log has this entry 2 and, where there is one, a snapshot of it.
+fn written(directory: &Path, entry: Payload, state: Option<&[u8]>) -> Result<()> {
+    let disk = FileDisk::open(directory)?;
     let (mut storage, found) = Storage::open(disk, NodeId(1), Options::default(), Incarnation(5))?;
     let member = Member { id: NodeId(1), incarnation: found.incarnation };
     let configuration = Configuration::new(ClusterId(1), vec![member]).context("a member")?;
-    let payload = Payload::Configuration(configuration.clone());
-    let entry = Entry::new(LogIndex(1), Term(0), ClusterTime(0), payload);
-    storage.persist(&Batch { entries: &[entry], ..Batch::default() })?;
-    let (index, term, stamp) = (LogIndex(1), Term(0), ClusterTime(0));
-    storage.begin_snapshot(Snapshot { index, term, stamp, configuration })?;
-    let header = [21_u32.to_le_bytes().as_slice(), &[1], &9_u32.to_le_bytes(), &[0; 16]].concat();
-    storage.write_snapshot(&header)?;
-    storage.save_snapshot()?;
-    drop(storage);
-    let said = inspect(&cluster.data(0), &[])?;
-    let refusal = said.text().lines().last().and_then(|line| line.strip_prefix("would refuse: "));
-    let refusal = refusal.context("a refusal")?;
-    ensure!(said.status == 1 && refusal.contains("version 9"), "{said:?}");
-    let start = run(cluster.command(0), b"")?;
-    ensure!(start.status == 1 && start.stderr.contains(refusal), "{start:?}");
+    let payloads = [Payload::Configuration(configuration.clone()), entry];
+    let entry = |(index, payload)| Entry::new(LogIndex(index), Term(0), ClusterTime(0), payload);
+    let entries: Vec<Entry> = (1..).zip(payloads).map(entry).collect();
+    storage.persist(&Batch { entries: &entries, ..Batch::default() })?;
+    if let Some(state) = state {
+        let (index, term, stamp) = (LogIndex(2), Term(0), ClusterTime(0));
+        storage.begin_snapshot(Snapshot { index, term, stamp, configuration })?;
+        storage.write_snapshot(state)?;
+        storage.save_snapshot()?;
+    }
+    Ok(())
+}
+
+/// All bytes of these directories are intact; but something in them is of a version that is not known.
+#[test]
+fn inspect_and_start_refuse_what_is_intact_and_not_understood_in_the_same_words() -> Result<()> {
+    let no_op = Payload::NoOp { leader: NodeId(1) };
+    let state = [21_u32.to_le_bytes().as_slice(), &[1], &9_u32.to_le_bytes(), &[0; 16]].concat();
+    let unknown_command = Payload::Command(Bytes::from_static(&[99]));
+    type Make<'a> = &'a dyn Fn(&Path) -> Result<()>;
+    let cases: [(&str, Make<'_>); 3] = [
+        ("version 9", &|data| written(data, no_op.clone(), Some(&state))),
+        ("version 9", &|data| {
+            let old = tempfile::tempdir()?;
+            written(old.path(), no_op.clone(), Some(&state))?;
+            fs::create_dir_all(data)?;
+            fs::copy(old.path().join("0000000002.snap"), data.join("restored-1.snap"))?;
+            Ok(())
+        }),
+        ("the command in entry 2", &|data| written(data, unknown_command.clone(), None)),
+    ];
+    for (words, make) in cases {
+        let cluster = prepared(1)?;
+        make(&cluster.data(0))?;
+        let said = inspect(&cluster.data(0), &[])?;
+        let refusal = said.text().lines().last().and_then(|line| line.strip_prefix("would refuse: "));
+        let refusal = refusal.with_context(|| format!("a refusal: {said:?}"))?;
+        ensure!(said.status == 1 && refusal.contains(words), "{said:?}");
+        let start = run(cluster.command(0), b"")?;
+        ensure!(start.status == 1 && start.stderr.contains(refusal), "{refusal}: {start:?}");
+    }
     Ok(())
 }
 

@@ -243,7 +243,13 @@ fn restore_into_a_directory_that_holds_something_is_refused() -> Result<()> {
     let other = prepared(1)?;
     let refused = restore(&other, 0, &no_backup)?;
     ensure!(refused.status == 1 && refused.stderr.contains("no whole backup"), "{refused:?}");
+    let missing = restore(&other, 0, &cluster.directory().join("no/where"))?;
+    ensure!(missing.status == 1 && missing.stderr.contains("; correct the path"), "{missing:?}");
+    ensure!(!missing.stderr.contains("no whole backup"), "{missing:?}");
     ensure!(!other.data(0).exists(), "nothing is made of what is no backup");
+    fs::create_dir_all(other.data(0).join("node-1"))?;
+    let above = restore(&other, 0, &file)?;
+    ensure!(above.status == 1 && above.stderr.contains("it holds node-1"), "{above:?}");
     Ok(())
 }
 

@@ -102,3 +102,31 @@ fn file_disk_does_what_its_trait_says() {
     assert!(disk.free_space().unwrap() > 0);
     assert_eq!(disk.path_of("b"), directory.path().join("b").display().to_string());
 }
+
+#[test]
+fn directory_whose_lock_file_was_removed_is_still_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path()).unwrap();
+    std::fs::remove_file(directory.path().join("lock")).unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::Locked { .. })));
+    assert!(matches!(FileDisk::read_only(directory.path()), Err(OpenError::Locked { .. })));
+    drop(first);
+    assert!(!directory.path().join("lock").exists());
+    let reader = FileDisk::read_only(directory.path()).unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::Locked { .. })), "it is being read");
+    drop(reader);
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn directories_with_names_of_ours_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["other.tmp", "0000000005.snap", "spare-0000000001.wal", "0000000007.wal", "restored-2.snap"]
+    {
+        std::fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    drop(open(directory.path()).unwrap());
+    let (_, recovered) = open(directory.path()).unwrap();
+    assert_eq!(recovered.boot, BootNumber(2));
+    assert!(directory.path().join("0000000005.snap").is_dir());
+}

@@ -3,7 +3,7 @@
 
 use kvstore::planted::{self, Bug};
 use kvstore::storage::{
-    BackupError, BackupWriter, Batch, OpenError, Recovered, Storage, read_backup, restore,
+    BackupError, BackupWriter, Batch, FileDisk, OpenError, Recovered, Storage, read_backup, restore,
 };
 use kvstore::types::{ClusterId, Incarnation, NodeId, Term};
 use kvstore::wire::entry::{Configuration, HardState, Member, Snapshot, SnapshotId};
@@ -65,7 +65,7 @@ fn crash_at_each_operation_of_a_backup_leaves_the_old_file_or_the_new_one() {
         let disk = SimDisk::new(number);
         disk.put("b", b"the one before".to_vec());
         disk.put("b.part", b"of an attempt that died".to_vec());
-        let make = |disk: SimDisk| write(BackupWriter::begin(disk, "b", id)?, &bytes);
+        let make = |disk: SimDisk| write(BackupWriter::begin(disk, "b", id, true)?, &bytes);
         disk.set_fault(fault);
         let before = disk.operations();
         let made = make(disk.clone());
@@ -129,14 +129,43 @@ fn snapshot_of_an_unknown_version_is_refused_by_name_and_left_alone() {
     }
 }
 
+/// On a real file system, where both are there at a time.
+#[test]
+fn backups_into_one_name_at_a_time_never_mix_and_replace_nothing_unasked() {
+    let (id, bytes) = backup();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("b");
+    let begin = |may_replace| {
+        let (disk, name) = FileDisk::of_file(&path).unwrap();
+        BackupWriter::begin(disk, &name, id, may_replace)
+    };
+    let names = || std::fs::read_dir(directory.path()).unwrap().count();
+    // What died, longer than what comes.
+    std::fs::write(directory.path().join("b.part"), vec![7; 2 * bytes.len()]).unwrap();
+
+    let first = begin(false).unwrap();
+    let second = begin(true).unwrap_err();
+    assert!(matches!(second, BackupError::InUse { .. }) && second.to_string().contains("b.part"), "{second}");
+    write(first, &bytes).unwrap();
+    assert!(std::fs::read(&path).unwrap() == bytes && names() == 1);
+
+    let late = begin(false).unwrap();
+    assert!(matches!(write(late, &bytes), Err(BackupError::Exists { .. })), "the name was taken meanwhile");
+    std::fs::write(&path, "another's").unwrap();
+    assert!(matches!(write(begin(false).unwrap(), &bytes), Err(BackupError::Exists { .. })));
+    assert!(std::fs::read(&path).unwrap() == b"another's" && names() == 1, "nothing is left, nothing lost");
+    write(begin(true).unwrap(), &bytes).unwrap();
+    assert!(std::fs::read(&path).unwrap() == bytes && names() == 1);
+}
+
 #[test]
 fn backup_of_another_snapshot_than_announced_never_gets_its_name() {
     let (id, bytes) = backup();
     let disk = SimDisk::new(1);
     let other = SnapshotId { checksum: id.checksum ^ 1, ..id };
-    let writer = BackupWriter::begin(disk.clone(), "b", other).unwrap();
+    let writer = BackupWriter::begin(disk.clone(), "b", other, false).unwrap();
     assert!(matches!(write(writer, &bytes), Err(BackupError::Content { .. })));
-    let writer = BackupWriter::begin(disk.clone(), "b", id).unwrap();
+    let writer = BackupWriter::begin(disk.clone(), "b", id, false).unwrap();
     assert!(matches!(write(writer, &bytes[..bytes.len() - 8]), Err(BackupError::Content { .. })));
     assert!(!disk.names().contains(&"b".to_owned()));
 }

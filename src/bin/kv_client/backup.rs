@@ -1,10 +1,10 @@
 //! `kv_client backup`: fetches a snapshot, chunk by chunk, into a file.
 
-use std::io;
 use std::path::Path;
 
 use kvstore::client::{BackupChunk, Client, Reply};
 use kvstore::storage::{BackupError, BackupWriter, FileDisk};
+use kvstore::types::NodeId;
 use kvstore::wire::entry::Snapshot;
 
 use crate::Failure;
@@ -29,7 +29,7 @@ pub(crate) fn make(client: &mut Client, path: &Path, replace: bool) -> Result<Ba
         let known = writer.as_ref().map(BackupWriter::id);
         let offset = writer.as_ref().map_or(0, BackupWriter::written_bytes);
         let fetched = client.backup(known, offset).map_err(Failure::from);
-        let written = fetched.and_then(|reply| Ok((write(&mut writer, path, &reply)?, reply)));
+        let written = fetched.and_then(|reply| Ok((write(&mut writer, path, &reply, replace)?, reply)));
         let (is_whole, reply) = match written {
             Ok(written) => written,
             Err(failure) => {
@@ -43,7 +43,7 @@ pub(crate) fn make(client: &mut Client, path: &Path, replace: bool) -> Result<Ba
         let (written_bytes, id) = (reply.value.offset + reply.value.chunk.len() as u64, reply.value.snapshot);
         progress.note(written_bytes, id.bytes);
         if is_whole && let Some(writer) = writer.take() {
-            let snapshot = writer.finish()?;
+            let snapshot = writer.finish().map_err(|error| failure(error, reply.node))?;
             let Reply { revision, node, attempts, cached, .. } = reply;
             let reply = Reply { value: (), revision, node, attempts, cached };
             return Ok(Backup { snapshot, bytes: id.bytes, reply });
@@ -56,6 +56,7 @@ fn write(
     writer: &mut Option<BackupWriter<FileDisk>>,
     path: &Path,
     reply: &Reply<BackupChunk>,
+    replace: bool,
 ) -> Result<bool, Failure> {
     let BackupChunk { snapshot, offset, chunk } = &reply.value;
     let goes_on = |writer: &BackupWriter<FileDisk>| {
@@ -70,24 +71,32 @@ fn write(
             );
         }
         let (disk, name) = place_of(path)?;
-        *writer = Some(BackupWriter::begin(disk, &name, *snapshot)?);
+        *writer = Some(BackupWriter::begin(disk, &name, *snapshot, replace)?);
     }
     let writer = writer.as_mut().expect("it was begun");
-    writer.write(chunk)?;
+    writer.write(chunk).map_err(|error| failure(error, reply.node))?;
     Ok(writer.written_bytes() == snapshot.bytes)
 }
 
 /// The directory of the file, and its name there.
 fn place_of(path: &Path) -> Result<(FileDisk, String), Failure> {
-    let unusable = |cause| {
+    let unusable = |why: &str| {
         let path = path.display();
-        Failure::Place(format!("cannot store a backup as {path}: {cause}: name a file in a directory"))
+        Failure::Place(format!("cannot store a backup as {path}: {why}: name a file in a directory"))
     };
     // A device or a directory is nothing to replace, whoever may.
     if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(unusable(io::Error::other("what has that name is no ordinary file")));
+        return Err(unusable("what has that name is no ordinary file"));
     }
-    FileDisk::of_file(path).map_err(unusable)
+    FileDisk::of_file(path).map_err(|error| unusable(&error.to_string()))
+}
+
+/// What is wrong with the bytes themselves is their sender's doing.
+fn failure(error: BackupError, node: NodeId) -> Failure {
+    match error {
+        BackupError::Content { cause, .. } => Failure::Damaged { node, cause },
+        error => Failure::Backup(error),
+    }
 }
 
 impl From<BackupError> for Failure {

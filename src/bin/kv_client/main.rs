@@ -19,7 +19,8 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use kvstore::client;
-use kvstore::storage::BackupError;
+use kvstore::storage::{BackupError, SnapshotFileError};
+use kvstore::types::NodeId;
 use output::Output;
 
 /// Why a command did not come to its end.
@@ -37,6 +38,16 @@ enum Failure {
     /// A backup that cannot be stored.
     #[error(transparent)]
     Backup(BackupError),
+    /// A node gave bytes that are no snapshot.
+    #[error(
+        "node {node} sent a damaged snapshot ({cause}): see its log, and ask another node for the backup"
+    )]
+    Damaged {
+        /// The node.
+        node: NodeId,
+        /// What is wrong with them.
+        cause: SnapshotFileError,
+    },
     /// A place where no backup can be stored.
     #[error("{0}")]
     Place(String),

@@ -222,7 +222,7 @@ impl Output {
             Failure::Output(_) => (3, "output"),
             Failure::Input(_) => (2, "input"),
             Failure::Place(_) => (2, "invalid"),
-            Failure::Backup(_) => (4, "backup"),
+            Failure::Backup(_) | Failure::Damaged { .. } => (4, "backup"),
         };
         let identity = match failure {
             Failure::Client(Error::Unknown { identity, .. }) => identity.as_ref(),

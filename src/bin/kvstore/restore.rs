@@ -1,5 +1,6 @@
 //! `kvstore restore`: makes the directory of a new cluster's founding node of a backup.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,12 +46,28 @@ pub(crate) fn run(flags: RestoreFlags) -> ExitCode {
 /// First all of the backup is checked; only then is anything written.
 fn make(file: &Path, config: &Config) -> anyhow::Result<Backup> {
     let backup = Backup::read(file)?;
+    refuse_directories_in(&config.data_dir)?;
     let mut writer = restore(FileDisk::open(&config.data_dir)?, config.node, backup.id())?;
     let (disk, name) = FileDisk::of_file(file)?;
     let mut disk = Watched::new(disk.for_reading());
     read_backup::<_, BackupError>(&mut disk, &name, |bytes, _| writer.write(bytes))?;
     writer.finish()?;
     Ok(backup)
+}
+
+/// A node would leave a directory in its own alone. But who restores into a place with directories in it
+/// has mistyped the place.
+fn refuse_directories_in(place: &Path) -> Result<(), BackupError> {
+    // A place that cannot be read is refused when it is opened.
+    let mut found = fs::read_dir(place).into_iter().flatten().flatten();
+    let is_foreign = |entry: &fs::DirEntry| entry.path().is_dir() && entry.file_name() != "lost+found";
+    match found.find(is_foreign) {
+        Some(entry) => Err(BackupError::NotEmpty {
+            path: place.display().to_string(),
+            holds: entry.file_name().display().to_string(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn tell(backup: &Backup, config: &Config, peers: &str) -> io::Result<()> {

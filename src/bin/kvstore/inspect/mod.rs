@@ -15,8 +15,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use kvstore::kv::{Limits, StateMachine};
-use kvstore::replica::state_of;
-use kvstore::storage::{FileDisk, Inspection, OpenError, Options, inspect};
+use kvstore::replica::{check_commands, state_of};
+use kvstore::storage::{FileDisk, FileUse, Inspection, OpenError, Options, RecoveredSnapshot, inspect};
 
 use entries::Span;
 use report::Report;
@@ -85,22 +85,29 @@ struct Findings {
     inspection: Inspection,
     /// The state in the snapshot, or why it cannot be read.
     state: Option<Result<StateMachine, String>>,
-    /// Whether this user may write there, as a start must.
-    may_write: bool,
+    /// Why a start would be refused that found all bytes as they should be.
+    refusal: Option<String>,
 }
 
 impl Findings {
     fn of_directory(path: &Path) -> Result<Self, OpenError> {
-        let disk = FileDisk::read_only(path)?;
-        let may_write = disk.may_write();
-        let mut disk = Watched::new(disk);
+        let mut disk = Watched::new(FileDisk::read_only(path)?);
         let inspection = inspect(&mut disk, Options::default());
-        let snapshot = inspection.recovered.as_ref().and_then(|found| found.snapshot.as_ref());
-        let state = snapshot.map(|found| {
+        let read = |found: &RecoveredSnapshot| {
             let state = state_of(&found.snapshot, found.state.clone(), Limits::STANDARD);
             state.map_err(|error| error.to_string())
-        });
-        Ok(Self { inspection, state, may_write })
+        };
+        let recovered = inspection.recovered.as_ref();
+        let state = recovered.and_then(|found| found.snapshot.as_ref()).map(read);
+        let restored = inspection.restored.as_ref().map(|(_, found)| read(found));
+        let commands =
+            recovered.map(|found| check_commands(&found.entries).map_err(|error| error.to_string()));
+        let writable = FileDisk::check_writable(path, used_files(&inspection));
+        let refusal = restored.and_then(Result::err);
+        let refusal = refusal.or_else(|| state.as_ref().and_then(|state| state.as_ref().err().cloned()));
+        let refusal = refusal.or(commands.and_then(Result::err));
+        let refusal = refusal.or(writable.err().map(|error| error.to_string()));
+        Ok(Self { inspection, state, refusal })
     }
 
     fn would_start(&self) -> bool {
@@ -112,10 +119,17 @@ impl Findings {
         if let Err(error) = &self.inspection.verdict {
             return Some(error.to_string());
         }
-        if let Some(Err(error)) = &self.state {
-            return Some(error.clone());
-        }
-        let cure = "start it as the user who owns it";
-        (!self.may_write).then(|| format!("this user may not write to the directory: {cure}"))
+        self.refusal.clone()
     }
+}
+
+/// The files that a start opens, in its order.
+fn used_files(inspection: &Inspection) -> impl Iterator<Item = &str> {
+    let segments = inspection.segments.iter().flatten().map(|segment| segment.name.as_str());
+    let of_use = |use_of: FileUse| {
+        let files = inspection.files.iter().filter(move |file| file.used_as == use_of);
+        files.map(|file| file.name.as_str())
+    };
+    let uses = [FileUse::Snapshot, FileUse::Restored, FileUse::Spare, FileUse::Recycled];
+    segments.chain(uses.into_iter().flat_map(of_use))
 }
