@@ -162,8 +162,8 @@ impl World {
                 self.nodes[node].slow_until = (Instant::MAX, self.plan.timing.election_max * 4);
             }
             Defect::FullDisk => {
-                // So little that it is low from the beginning, and a leader gives way at once.
-                let left = self.streams.faults.below(self.plan.disk.segment_bytes);
+                // Less than any snapshot takes: it is low from the beginning, and a leader gives way at once.
+                let left = self.streams.faults.below(8 << 10);
                 self.nodes[node].disk.leave_free(left);
             }
             Defect::Flapping | Defect::Restarting | Defect::Sleepy => {}
