@@ -402,6 +402,7 @@ fn snapshot_half_received_whose_log_comes_by_itself_is_given_up_and_an_own_one_t
     let chunk = InstallSnapshot { term: Term(1), snapshot, offset: 0, chunk: vec![0; 1_000].into() };
     world.node(1).on_message(now, NodeId(1), Message::InstallSnapshot(chunk));
     world.turn(1);
+    world.turn(1);
     assert!(world.sent_by(1).iter().any(|message| matches!(message, Message::InstallSnapshotResponse(_))));
     let no_op = Payload::NoOp { leader: NodeId(1) };
     let entries =
