@@ -218,8 +218,10 @@ impl<D: Disk> Replica<D> {
         self.serve(now, Arrival::new(now, client, request));
     }
 
-    /// A client's connection is closed: its parked requests die with it.
+    /// A client's connection is closed: what waits for a leader, or for its word, dies with it.
     pub fn on_client_gone(&mut self, client: ClientConnection) {
+        self.reads.on_client_gone(client);
+        self.hand_over.on_client_gone(client);
         self.snapshots.backups.on_client_gone(client);
         for timer in self.parking.take_of(client) {
             self.timers.wheel.cancel(timer);
@@ -405,11 +407,11 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Reads whose leader is gone before it told their index wait for the next one.
+    /// Reads whose leader is gone before it told their index ask the next one, or wait for it.
     fn take_read_indexes(&mut self, now: Instant) {
         for state in self.raft.take_reads() {
             for read in self.reads.on_read_state(state) {
-                self.park(now, read);
+                self.serve(now, read);
             }
         }
     }

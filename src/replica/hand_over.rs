@@ -38,6 +38,11 @@ impl HandOver {
         self.under_way = now_to;
         ended
     }
+
+    /// A connection is closed: nobody is told what becomes of the hand-overs it asked for.
+    pub(super) fn on_client_gone(&mut self, client: ClientConnection) {
+        self.asked.retain(|asked| asked.client != client);
+    }
 }
 
 impl<D: Disk> Replica<D> {

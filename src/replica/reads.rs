@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::ClientConnection;
 use super::parking::Arrival;
 use crate::raft::ReadState;
 use crate::types::LogIndex;
@@ -82,6 +83,15 @@ impl Reads {
                 batch
             }
         }
+    }
+
+    /// A connection is closed: its reads that have no index yet need none. Those that have one are
+    /// soon answered, to nobody.
+    pub(super) fn on_client_gone(&mut self, client: ClientConnection) {
+        let batches = self.asked.values_mut().chain([&mut self.turn]);
+        let gone = batches.flat_map(|batch| batch.extract_if(.., |read| read.client == client));
+        let gone: Vec<Arrival> = gone.collect();
+        gone.iter().for_each(|read| self.count_out(read));
     }
 
     /// Whether the state at `applied` answers some read.

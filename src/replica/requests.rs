@@ -14,7 +14,7 @@ use crate::timer_wheel::TimerKey;
 use crate::types::{ClusterTime, LogIndex, Revision, Term};
 use crate::wire::Writer;
 use crate::wire::client::{
-    Bound, Command, NodeStatus, Outcome, Refused, RequestBody, Response, ResponseBody, Write,
+    Bound, Command, NodeStatus, Outcome, Refused, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
 
 impl<D: Disk> Replica<D> {
@@ -45,11 +45,13 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Whether there is a leader to serve this request, and one that is news to a client which found
-    /// a leader silent: of a later term, or this node itself.
+    /// a leader silent: another node, of a later term, or this node itself. A client may not know in
+    /// which term the leader that it found silent was elected last, so the term alone is no news.
     pub(super) fn may_serve(&self, arrival: &Arrival) -> bool {
-        let (leader, term) = (self.raft.leader(), self.raft.term());
+        let Some(leader) = self.raft.leader() else { return false };
         let silent = arrival.request.silent_leader;
-        leader.is_some() && (self.leads() || silent.is_none_or(|silent| silent.term < term))
+        let is_news = |silent: SilentLeader| silent.term < self.raft.term() && silent.id != leader;
+        self.leads() || silent.is_none_or(is_news)
     }
 
     /// The request waits for a leader, for as long as it may.

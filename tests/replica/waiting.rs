@@ -270,3 +270,108 @@ fn idle_leader_proposes_expiry_every_quarter_of_a_lifetime() {
         assert_eq!(world.node(0).raft().log().last_index(), before.next());
     }
 }
+
+#[test]
+fn request_whose_client_gives_up_at_once_is_not_parked() {
+    let mut world = World::last_of_three();
+    world.ask_within(2, 1, 0, None);
+    world.turn(2);
+    assert!(world.is_refused(1, &Refused::NoLeader));
+}
+
+#[test]
+fn parked_requests_are_bounded_in_number_too() {
+    let mut world = World::last_of_three();
+    for id in 1..=4_097 {
+        world.ask(2, id, put(id, "key", "value"));
+    }
+    world.turn(2);
+    let refused = world.answer(4_097).expect("one too many is answered").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::Busy(_))), "{refused:?}");
+    assert_eq!(world.used(2, "parked_requests"), 4_096);
+    world.pass(151);
+    assert!(
+        (1..=4_096).all(|id| world.is_refused(id, &Refused::NoLeader)),
+        "the others waited as long as ever"
+    );
+}
+
+#[test]
+fn request_in_the_place_of_one_that_left_waits_its_own_time() {
+    let mut world = World::last_of_three();
+    world.ask(2, 1, put(1, "key", "value"));
+    world.pass(100);
+    let now = world.now;
+    world.node(2).on_client_gone(CLIENT);
+    let request = Request { id: 2, time_left_ms: 5_000, silent_leader: None, body: put(2, "key", "value") };
+    world.node(2).on_request(now, ClientConnection(2), request);
+    world.pass(149);
+    assert!(world.answer(2).is_none(), "the timer of the one before is not its own");
+    world.pass(2);
+    assert!(world.is_refused(2, &Refused::NoLeader));
+    assert!(world.answer(1).is_none());
+}
+
+#[test]
+fn read_that_waits_for_its_index_dies_with_its_connection() {
+    let mut world = World::founded(3);
+    world.ask(1, 1, get("key"));
+    world.turn(1);
+    world.network.queue.clear();
+    world.ask(1, 2, get("key"));
+    world.node(1).on_client_gone(CLIENT);
+    assert_eq!(world.used(1, "waiting_reads"), 0, "neither those of this turn nor those asked for");
+    world.kill(0);
+    world.turn(1);
+    assert_eq!(world.used(1, "parked_requests"), 0);
+    world.pass(60);
+    assert!(world.answer(1).is_none() && world.answer(2).is_none());
+}
+
+#[test]
+fn transfer_that_waits_dies_with_its_connection() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    world.ask(0, 1, RequestBody::Transfer { to: NodeId(2) });
+    world.node(0).on_client_gone(CLIENT);
+    world.pass(300);
+    world.cut_off.clear();
+    world.pass(300);
+    assert!(world.node(0).leader().is_some());
+    assert!(world.answer(1).is_none());
+}
+
+#[test]
+fn read_whose_time_is_over_is_served_if_there_is_a_leader() {
+    let mut world = World::founded(3);
+    world.ask(1, 1, get("key"));
+    world.turn(1);
+    world.network.queue.clear();
+    world.now += Duration::from_millis(160);
+    let now = world.now;
+    world.node(1).on_message(now, NodeId(3), heartbeat(2));
+    world.turn(1);
+    world.turn(1);
+    assert!(world.answer(1).is_none(), "nobody says that there is no leader");
+    let asked = world.network.queue.iter().find(|(_, _, message)| matches!(message, Message::ReadIndex(_)));
+    assert_eq!(asked.map(|(_, to, _)| *to), Some(NodeId(3)));
+}
+
+#[test]
+fn request_that_names_the_present_leader_silent_in_an_earlier_term_is_parked() {
+    let mut world = World::founded(3);
+    let now = world.now;
+    world.node(1).on_message(now, NodeId(3), heartbeat(2));
+    world.ask_within(1, 1, 5_000, Some(SilentLeader { id: NodeId(3), term: Term(1) }));
+    world.turn(1);
+    assert!(
+        world.answer(1).is_none(),
+        "that it leads a later term by now is no reason to send anybody there"
+    );
+    world.ask_within(1, 2, 5_000, Some(SilentLeader { id: NodeId(1), term: Term(1) }));
+    world.turn(1);
+    let referred = world.answer(2).expect("node 3 is news").1.body;
+    assert!(matches!(referred, ResponseBody::Refused(Refused::NotLeader { .. })), "{referred:?}");
+    world.pass(151);
+    assert!(world.is_refused(1, &Refused::NoLeader));
+}
