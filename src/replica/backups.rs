@@ -200,10 +200,11 @@ impl<D: Disk> Replica<D> {
             let Some(open) = self.storage.open_snapshot()? else { return Ok(()) };
             self.snapshots.backups.open.insert(client, open);
         }
-        let open = &self.snapshots.backups.open[&client];
+        let slice_bytes = self.snapshots.slice_bytes();
+        let open = self.snapshots.backups.open.get_mut(&client).expect("it was just put there");
         let snapshot = open.id();
         let offset = if snapshot == asked.snapshot { offset } else { 0 };
-        let chunk = self.storage.read_snapshot(open, offset, self.snapshots.slice_bytes())?;
+        let chunk = self.storage.read_snapshot(open, offset, slice_bytes)?;
         if offset + chunk.len() as u64 == snapshot.bytes {
             self.snapshots.backups.open.remove(&client);
         }

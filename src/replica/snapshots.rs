@@ -370,7 +370,7 @@ impl<D: Disk> Replica<D> {
             }
             transfer.resend_at = Some(resend_at);
             let (slice_bytes, offset) = (self.snapshots.options.slice_bytes, transfer.offset);
-            let chunk = self.storage.read_snapshot(&transfer.snapshot, offset, slice_bytes)?;
+            let chunk = self.storage.read_snapshot(&mut transfer.snapshot, offset, slice_bytes)?;
             let term = if newcomers.contains(&to) { Term::ZERO } else { self.raft.term() };
             let snapshot = transfer.snapshot.id();
             transport.send(to, &Message::InstallSnapshot(InstallSnapshot { term, snapshot, offset, chunk }));

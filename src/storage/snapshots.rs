@@ -7,6 +7,7 @@
 //! that no record names, which the next start removes, or segments that nobody needs, which it
 //! releases.
 
+use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -55,11 +56,14 @@ pub enum CopyError {
 }
 
 /// A snapshot's file, open for reading. It can be read to its end also when it was replaced by
-/// another.
+/// another. What is read in its order, from the beginning on, is checked once more: who gets it could
+/// do nothing about damage.
 #[derive(Debug)]
 pub struct OpenSnapshot<F> {
     file: Rc<F>,
     id: SnapshotId,
+    parser: Parser,
+    checked_bytes: u64,
 }
 
 impl<F> OpenSnapshot<F> {
@@ -67,6 +71,24 @@ impl<F> OpenSnapshot<F> {
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         self.id
+    }
+
+    /// Checks bytes that go on where the last ones ended. Others were asked for again, or are part of a
+    /// file of which the reader has had the beginning elsewhere.
+    fn check(&mut self, offset: u64, bytes: &[u8]) -> Result<(), SnapshotFileError> {
+        if offset == 0 {
+            (self.parser, self.checked_bytes) = (Parser::default(), 0);
+        }
+        if offset != self.checked_bytes || bytes.is_empty() {
+            return Ok(());
+        }
+        self.parser.feed(bytes)?;
+        self.checked_bytes += bytes.len() as u64;
+        if self.checked_bytes < self.id.bytes {
+            return Ok(());
+        }
+        let (_, found) = std::mem::take(&mut self.parser).finish()?;
+        if found == self.id { Ok(()) } else { Err(SnapshotFileError::OTHER) }
     }
 }
 
@@ -262,7 +284,7 @@ impl<D: Disk> Storage<D> {
             None => self.open_file(&snapshot_name(id.index))?,
         };
         self.snapshot_file = Some(Rc::clone(&file));
-        Ok(Some(OpenSnapshot { file, id }))
+        Ok(Some(OpenSnapshot { file, id, parser: Parser::default(), checked_bytes: 0 }))
     }
 
     fn open_file(&mut self, name: &str) -> Result<Rc<D::File>, WriteError> {
@@ -275,10 +297,10 @@ impl<D: Disk> Storage<D> {
     /// Reads at most `max_bytes` of a snapshot's file from `offset` on; nothing at its end.
     ///
     /// # Errors
-    /// As [`Storage::open_snapshot`].
+    /// As [`Storage::open_snapshot`]; also if the file is damaged, as the next start would say.
     pub fn read_snapshot(
         &mut self,
-        snapshot: &OpenSnapshot<D::File>,
+        snapshot: &mut OpenSnapshot<D::File>,
         offset: u64,
         max_bytes: usize,
     ) -> Result<Bytes, WriteError> {
@@ -286,7 +308,14 @@ impl<D: Disk> Storage<D> {
         let mut bytes = vec![0; max_bytes.min(usize::try_from(left).unwrap_or(usize::MAX))];
         let read = disk::read_exact(&mut self.disk, &snapshot.file, offset, &mut bytes);
         let name = snapshot_name(snapshot.id.index);
-        read.map_err(|cause| wal::failed(&self.disk, "read", &name, &cause))?;
+        self.on_disk(|disk, _| read.map_err(|cause| wal::failed(disk, "read", &name, &cause)))?;
+        let checked = snapshot.check(offset, &bytes);
+        self.on_disk(|disk, _| {
+            checked.map_err(|damage| {
+                let cure = "start the node again: it says whether its disk has it so, and what to do";
+                wal::failed(disk, "send", &name, &io::Error::other(format!("{damage} ({cure})")))
+            })
+        })?;
         Ok(bytes.into())
     }
 

@@ -521,18 +521,50 @@ fn snapshot_open_for_reading_can_be_read_when_another_has_replaced_it() {
     let disk = node.disk.fork(1);
     let file = disk.content("0000000020.snap");
     let (mut storage, _) = open(&disk).unwrap();
-    let reader = storage.open_snapshot().unwrap().unwrap();
+    let mut reader = storage.open_snapshot().unwrap().unwrap();
     save(&mut storage, 30, Term(0)).unwrap();
     assert!(!disk.names().contains(&"0000000020.snap".to_owned()));
     let mut read = Vec::new();
     loop {
-        let slice = storage.read_snapshot(&reader, read.len() as u64, 1000).unwrap();
+        let slice = storage.read_snapshot(&mut reader, read.len() as u64, 1000).unwrap();
         if slice.is_empty() {
             break;
         }
         read.extend_from_slice(&slice);
     }
     assert_eq!(read, file);
+}
+
+#[test]
+fn snapshot_that_was_damaged_since_the_start_is_found_out_before_its_last_byte_is_given() {
+    let node = small_node();
+    let file = node.disk.content("0000000020.snap");
+    let read = |storage: &mut Storage<SimDisk>| {
+        let mut reader = storage.open_snapshot().unwrap().unwrap();
+        // Given up, begun anew, and each slice asked for twice.
+        for offset in [0, 900, 0, 0] {
+            storage.read_snapshot(&mut reader, offset, 900)?;
+        }
+        for offset in (0..file.len() as u64).step_by(900) {
+            storage.read_snapshot(&mut reader, offset, 900)?;
+            storage.read_snapshot(&mut reader, offset, 900)?;
+        }
+        storage.read_snapshot(&mut reader, file.len() as u64, 900)
+    };
+    let (mut storage, _) = open(&node.disk.fork(1)).unwrap();
+    assert!(read(&mut storage).unwrap().is_empty(), "its end");
+    for at in (0..file.len()).step_by(61).chain([file.len() - 1]) {
+        let (disk, mut damaged) = (node.disk.fork(1), file.clone());
+        let (mut storage, _) = open(&disk).unwrap();
+        damaged[at] ^= 1 << (at % 8);
+        disk.put("0000000020.snap", damaged);
+        let error = read(&mut storage).unwrap_err();
+        let words = error.to_string();
+        let is_told = words.contains("0000000020.snap") && words.contains("damaged at offset");
+        assert!(is_told || (8..12).contains(&at) && words.contains("version"), "{at}: {words}");
+        assert!(words.contains("start the node again"), "{words}");
+        assert_eq!(storage.begin_copy(), Err(error), "the process must end");
+    }
 }
 
 #[test]
@@ -550,10 +582,10 @@ fn replaced_snapshot_is_given_back_slice_by_slice_once_nobody_reads_it() {
         turns
     };
     // Reads begin; both readers have the same file open.
-    let readers = [(); 2].map(|()| storage.open_snapshot().unwrap().unwrap());
+    let mut readers = [(); 2].map(|()| storage.open_snapshot().unwrap().unwrap());
     save(&mut storage, 30, Term(0)).unwrap();
     assert_eq!(free(&mut storage), 1, "the small one before it");
-    let end = storage.read_snapshot(&readers[1], large.bytes - 10, 1000).unwrap();
+    let end = storage.read_snapshot(&mut readers[1], large.bytes - 10, 1000).unwrap();
     assert_eq!(end.len(), 10, "it is whole while somebody reads it");
     drop(readers);
     assert_eq!(free(&mut storage), 3, "8, 8 and 4 MiB");
