@@ -65,6 +65,12 @@
 //! | pre-vote and check-quorum block each other (V3); a low term never elects (V4) | `vote_requested_from_a_pre_candidate_is_granted`, `pre_vote_refusal_with_a_higher_term_is_adopted` |
 //! | stale pre-vote answers (V5); a grant is no contact (V6) | `pre_vote_answer_of_an_earlier_round_is_not_counted`, `pre_vote_granted_changes_nothing_at_the_voter` |
 //! | catch-up without the timer's reset (V7); two elections in a row (V8) | `append_refused_counts_as_hearing_the_leader`, `election_voter_waits_a_whole_timeout` |
+//! | votes of strangers (V9) | `vote_of_who_is_no_member_is_not_counted`, `hostile_stranger_is_not_heard` |
+//! | mixed versions (V10) | none are: whoever has another version is closed, `nonsense_gets_a_refusal_if_its_header_was_sound_and_is_closed` |
+//! | a leader that lost its majority and has the longest log (V11) | `quorum_lost_leader_with_the_longest_log_is_elected_again_or_outvoted` |
+//! | one black-holed peer blocks the others (V12) | `heartbeats_to_one_go_on_while_another_takes_nothing` |
+//! | patience that drifts into step (V13) | `random::failover_by_timeout_takes_a_timeout_and_rarely_a_third_election`, `random::failover_with_evidence_takes_a_moment_and_rarely_a_third_election` |
+//! | times that overflow (V14) | `quorum_leader_after_weeks_without_a_tick_gives_way_once`, `clocks::core_near_the_end_of_time_does_not_wrap` |
 //! | a transfer admits writes (T1), is never cleared (T2), reaches the wrong node (T3) | `transfer_to_a_follower_that_lags_waits_until_it_caught_up`, `transfer_that_takes_too_long_is_given_up`, `transfer_ends_when_the_link_to_its_target_is_lost`, `transfer_that_cannot_be_is_refused`, `transfer_order_of_anybody_but_the_leader_is_ignored` |
 //! | an order to campaign that comes late, early, or to a node that dies | `transfer_order_that_comes_late_deposes_nobody_who_is_ahead`, `transfer_order_read_too_early_is_given_again`, `transfer_order_to_a_pre_candidate_is_obeyed`, `transfer_to_a_follower_that_dies_after_its_order_is_over` |
 //! | a transfer fails for loyalty (T4), or stops reads (T5) | `transfer_mark_moves_loyal_voters`, `transfer_mark_is_for_one_term_only`, `transfer_does_not_stop_reads` |
@@ -119,6 +125,7 @@ scripts! {
     election_answer_to_a_pre_vote_does_not_overtake_a_vote
     vote_for_a_candidate_with_an_older_log_is_refused
     vote_requested_from_a_pre_candidate_is_granted
+    vote_of_who_is_no_member_is_not_counted
     vote_requested_from_who_knows_the_leader_of_the_term_is_refused
     append_without_a_match_is_refused
     append_conflict_removes_it_and_all_that_follow
@@ -130,6 +137,7 @@ scripts! {
     append_from_a_second_leader_of_a_term_is_dropped
     heartbeat_is_answered_before_the_disk_and_says_nothing_of_the_log
     heartbeat_that_commits_what_is_not_here_is_dropped
+    heartbeats_to_one_go_on_while_another_takes_nothing
     replicate_entry_stored_on_a_majority_is_committed_and_applied
     replicate_leader_counts_itself_only_when_its_disk_has_it
     replicate_majority_without_the_leaders_disk_commits
@@ -177,6 +185,8 @@ scripts! {
     loyalty_leader_with_a_fresh_quorum_refuses_candidates
     quorum_leader_that_hears_no_majority_gives_way
     quorum_leader_that_hears_a_majority_stays
+    quorum_lost_leader_with_the_longest_log_is_elected_again_or_outvoted
+    quorum_leader_after_weeks_without_a_tick_gives_way_once
     pre_vote_of_a_node_that_was_cut_off_raises_no_term
     pre_vote_between_two_links_that_miss_one_is_refused
     pre_vote_granted_changes_nothing_at_the_voter
@@ -191,6 +201,7 @@ scripts! {
     evidence_about_anybody_but_the_leader_is_no_cause
     held_pre_vote_is_granted_on_evidence
     held_pre_vote_is_refused_when_the_link_is_back
+    held_pre_vote_waits_anew_for_each_lost_link
     held_pre_vote_is_refused_after_ten_milliseconds
     held_pre_vote_is_refused_when_the_leader_speaks
     held_pre_vote_is_answered_when_the_voter_campaigns_itself
