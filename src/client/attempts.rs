@@ -29,7 +29,8 @@
 //! A new session in the fifth line is safe, though the write changes its name: an id that is found
 //! expired can never open a session again, and no copy under it had reached one before.
 //!
-//! Requests that leave no trace (reads, status) are never unknown: theirs is the middle column.
+//! Requests that leave no trace (reads, status) are never unknown: theirs is the middle column. One that
+//! any node may answer, a backup, ends with `NoSpace` only when every node has said so.
 
 use super::error::{Error, Identity, UnknownReason};
 use super::roster::LinkId;

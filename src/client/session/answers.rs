@@ -84,8 +84,18 @@ impl Session {
             Verdict::AskOn => {}
             Verdict::AskLater => self.pause(now, BUSY_FACTOR),
             Verdict::Renew => self.renew(),
+            // What is full is one node's disk, and any other will do.
+            Verdict::End(error @ Error::NoSpace(_)) if self.others_may_do(now) => {
+                self.pending_mut().refusal = Some(error);
+            }
             Verdict::End(error) => self.finish(Err(error)),
         }
+    }
+
+    /// Whether any node may answer, and some had no turn in this round.
+    fn others_may_do(&self, now: Instant) -> bool {
+        let route = self.pending.as_ref().map(|pending| pending.route);
+        route == Some(Route::Any) && self.roster.next(Route::Any, now, false).is_some()
     }
 
     /// The only node that this client knows has no leader. It named no others in its welcome, since it

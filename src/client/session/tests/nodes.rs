@@ -26,6 +26,28 @@ fn read_of_a_silent_node_is_asked_of_others_and_times_out_definitely() {
 }
 
 #[test]
+fn backup_for_which_one_disk_has_no_room_is_asked_of_the_others() {
+    let no_space = || Refused::NoSpace("the node's disk has no room for a snapshot".into());
+    let mut script = Script::new(&[A]);
+    let body = RequestBody::Backup { snapshot: None, offset: 0 };
+    script.session.begin(script.now, script.now + Duration::from_secs(5), body);
+    script.pull();
+    script.welcome(A);
+    script.pull();
+    script.refused(A, no_space());
+    assert!(script.pull().starts_with("dial b, "));
+    script.welcome(B);
+    assert!(script.pull().starts_with("ask b, "));
+    script.refused(B, no_space());
+    assert!(script.pull().starts_with("dial c, "));
+    script.welcome(C);
+    script.pull();
+    script.refused(C, no_space());
+    assert_eq!(script.pull(), "failed", "all of them were asked");
+    assert_eq!(script.error().word(), "no_space");
+}
+
+#[test]
 fn stale_read_never_leaves_the_given_endpoints() {
     let mut script = Script::new(&[C]);
     script.get(true);
