@@ -383,3 +383,25 @@ impl Disk for FileDisk {
         self.path.join(name).display().to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// The system refuses to sync a pipe: by this one sees that it is asked.
+    #[test]
+    fn sync_of_what_the_system_cannot_sync_is_an_error() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let mut disk = FileDisk::open(directory.path()).unwrap();
+        let file = disk.create("file").unwrap();
+        disk.sync(&file).unwrap();
+        disk.sync_dir().unwrap();
+        let (pipe, _) = io::pipe().unwrap();
+        let pipe = File::from(OwnedFd::from(pipe));
+        assert!(disk.sync(&pipe).is_err());
+        disk.directory = pipe;
+        assert!(disk.sync_dir().is_err());
+    }
+}

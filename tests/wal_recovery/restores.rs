@@ -349,3 +349,16 @@ fn backup_that_is_removed_early_is_noticed() {
     let test = power_cut_during_the_start_after_a_founding_that_was_killed_keeps_what_was_restored;
     assert!(planted::is_caught(Bug::SnapshotRemovedEarly, test));
 }
+
+#[test]
+fn restore_that_lost_power_is_not_taken_for_an_empty_directory() {
+    let (id, bytes) = backup();
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let mut writer = restore(disk.clone(), NODE, id).unwrap();
+        writer.write(&bytes[..1500]).unwrap();
+        drop(writer);
+        disk.end_process(End::PowerCut);
+        assert!(matches!(open(&disk), Err(OpenError::UnfinishedRestore { .. })), "seed {seed}");
+    }
+}

@@ -366,6 +366,26 @@ fn released_segments_of_another_size_than_the_next_start_wants_are_not_used_agai
 }
 
 #[test]
+fn large_segments_released_before_a_power_cut_leave_no_gap() {
+    for seed in 0..30 {
+        let disk = SimDisk::new(seed);
+        let (mut storage, _) = open(&disk).unwrap();
+        storage.persist(&founding().batch()).unwrap();
+        for index in 2..12 {
+            // Larger than a segment: it has one to itself, which is no spare for others.
+            let turn = Turn { entries: vec![command(index, 0, 20_000)], ..Turn::default() };
+            storage.persist(&turn.batch()).unwrap();
+        }
+        save(&mut storage, 11, Term(0)).unwrap();
+        for _ in 0..seed % 10 {
+            storage.release_segment().unwrap();
+        }
+        disk.end_process(End::PowerCut);
+        open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
 fn segments_stay_until_the_snapshot_is_recorded() {
     let mut node = Node::new(2, STEPS);
     let disk = node.disk.clone();
