@@ -146,7 +146,7 @@ impl FileDisk {
         create_durably(path).map_err(refused)?;
         check_access(path).map_err(refused)?;
         let directory = File::open(path).map_err(refused)?;
-        take_lock(path, directory.try_lock())?;
+        lock_directory(path, directory.try_lock())?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut lock = options.open(path.join(LOCK)).map_err(refused)?;
@@ -172,7 +172,7 @@ impl FileDisk {
             return Err(refused(cause.into()));
         }
         let directory = File::open(path).map_err(refused)?;
-        take_lock(path, directory.try_lock_shared())?;
+        lock_directory(path, directory.try_lock_shared())?;
         // A directory whose lock cannot be read is one that another user's process may hold.
         let lock = match File::open(path.join(LOCK)) {
             Ok(lock) => Some(lock),
@@ -234,13 +234,19 @@ fn check_access(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
 }
 
-/// A file system that knows no locks of this kind is believed to be nobody else's.
 fn take_lock(path: &Path, taken: Result<(), TryLockError>) -> Result<(), OpenError> {
     match taken {
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(locked_error(path)),
-        Err(TryLockError::Error(cause)) if cause.kind() != io::ErrorKind::Unsupported => {
-            Err(directory_error(path, &cause))
-        }
+        Err(TryLockError::Error(cause)) => Err(directory_error(path, &cause)),
+    }
+}
+
+/// The same for the directory itself, which not every file system can lock (NFS cannot): then the lock
+/// file alone counts.
+fn lock_directory(path: &Path, taken: Result<(), TryLockError>) -> Result<(), OpenError> {
+    match taken {
+        Err(TryLockError::WouldBlock) => Err(locked_error(path)),
         _ => Ok(()),
     }
 }

@@ -118,7 +118,7 @@ pub fn inspect<D: Disk>(disk: &mut D, options: Options) -> Inspection {
     let (mut survey, mut restored) = (None, None);
     let verdict = judge(disk, options.rounded(), &mut survey, &mut restored);
     let snapshot = survey.as_ref().and_then(Survey::snapshot_id);
-    let files = files(disk, options.rounded(), snapshot);
+    let files = files(disk, options.rounded(), snapshot, verdict.is_ok());
     let recovered = survey.map(|mut survey| {
         let (snapshot, entries) = (survey.snapshot.take(), std::mem::take(&mut survey.entries));
         recovered(&survey.durable().state, snapshot, entries)
@@ -177,7 +177,12 @@ fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
 }
 
 /// All files but the segments.
-fn files<D: Disk>(disk: &mut D, options: Options, snapshot: Option<SnapshotId>) -> Vec<FileReport> {
+fn files<D: Disk>(
+    disk: &mut D,
+    options: Options,
+    snapshot: Option<SnapshotId>,
+    would_start: bool,
+) -> Vec<FileReport> {
     let useless = recovery::sort_files(disk, options, snapshot).map(|sorted| sorted.useless);
     let mut names = disk.list().unwrap_or_default();
     names.retain(|name| wal::segment_number(name).is_none());
@@ -185,8 +190,11 @@ fn files<D: Disk>(disk: &mut D, options: Options, snapshot: Option<SnapshotId>) 
     let report = |name: String| {
         let size_bytes = disk.open(&name).and_then(|file| disk.size(&file)).ok();
         let is_useless = useless.as_ref().is_ok_and(|useless| useless.contains(&name));
+        let is_useless = is_useless || recovery::UNFINISHED.contains(&name.as_str());
         let used_as = match name.as_str() {
-            _ if is_useless || recovery::UNFINISHED.contains(&name.as_str()) => FileUse::Removed,
+            // What is refused is left as it is.
+            _ if is_useless && !would_start => FileUse::Ignored,
+            _ if is_useless => FileUse::Removed,
             SPARE => FileUse::Spare,
             name if is_recycled_name(name) => FileUse::Recycled,
             name if is_snapshot_name(name) => FileUse::Snapshot,

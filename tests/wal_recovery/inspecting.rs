@@ -137,6 +137,7 @@ fn log_that_is_missing_beside_its_snapshot_or_its_spares_is_refused_and_nothing_
         disk.put(name, vec![1; 10]);
         disk.put("spare.wal", vec![0; 16 << 10]);
         let inspection = inspected(&disk);
+        assert!(inspection.files.iter().all(|file| file.used_as != FileUse::Removed), "{inspection:?}");
         let opened = Storage::open(disk.clone(), NODE, SMALL, Incarnation(9));
         agree(&inspection, opened.as_ref().map(|(_, recovered)| recovered));
         let refusal = opened.unwrap_err().to_string();
