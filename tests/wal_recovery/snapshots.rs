@@ -386,6 +386,22 @@ fn large_segments_released_before_a_power_cut_leave_no_gap() {
 }
 
 #[test]
+fn many_segments_released_at_once_are_kept_to_a_few() {
+    let disk = SimDisk::new(1);
+    let (mut storage, _) = open(&disk).unwrap();
+    storage.persist(&founding().batch()).unwrap();
+    for index in 2..120 {
+        let turn = Turn { entries: vec![command(index, 0, 1500)], ..Turn::default() };
+        storage.persist(&turn.batch()).unwrap();
+    }
+    let count = |disk: &SimDisk, start: &str| disk.names().iter().filter(|n| n.starts_with(start)).count();
+    assert!(count(&disk, "00000000") > 10, "{:?}", disk.names());
+    save(&mut storage, 119, Term(0)).unwrap();
+    while storage.release_segment().unwrap() {}
+    assert_eq!(count(&disk, "spare-"), 4, "{:?}", disk.names());
+}
+
+#[test]
 fn segments_stay_until_the_snapshot_is_recorded() {
     let mut node = Node::new(2, STEPS);
     let disk = node.disk.clone();
