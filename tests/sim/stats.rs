@@ -13,6 +13,8 @@ const MESSAGE_TYPES: usize = 15;
 
 /// In so many runs everything that becomes of snapshots must have happened.
 const RUNS_WITH_ALL_OF_SNAPSHOTS: u64 = 200;
+/// In so many runs every fault of sockets must have happened.
+const RUNS_WITH_ALL_OF_SOCKETS: u64 = 100;
 
 /// What became of disks that were looked at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,7 +123,7 @@ impl Stats {
         }
         let missing: Vec<&SocketFault> =
             SOCKET_FAULTS.iter().filter(|fault| !self.faults.at_sockets.contains_key(fault)).collect();
-        if mode == Mode::Bytes && !missing.is_empty() {
+        if mode == Mode::Bytes && !missing.is_empty() && self.runs >= RUNS_WITH_ALL_OF_SOCKETS {
             found.push(format!("nothing of {missing:?} at any socket"));
         }
         if self.fault_count() < seconds / 5 {
