@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use thiserror::Error;
 
 use super::{Readiness, Socket};
+use crate::time::Duration;
 use crate::wire::Writer;
 use crate::wire::frame::{self, Decoder, Frame, FrameError, FrameKind};
 
@@ -229,6 +230,14 @@ impl<S: Socket> Connection<S> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What the other machine does not acknowledge within this time ends the connection.
+    ///
+    /// # Errors
+    /// The system does not take it.
+    pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.socket.set_user_timeout(timeout)
     }
 
     /// Whether a frame has begun to arrive and not ended.

@@ -26,6 +26,8 @@ mod tcp;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
+use crate::time::Duration;
+
 pub use connection::{CloseCause, Connection, ReadBudget};
 pub use connections::Connections;
 pub use tcp::{LISTENER, Port, TcpDriver, TcpSocket, readiness};
@@ -95,6 +97,15 @@ pub trait Socket: Sized {
     /// Whether both ends of this connection are the same socket: dialling a dead process' port can
     /// connect to itself, if the system happens to choose that port as the source.
     fn is_self_connected(&self) -> bool;
+
+    /// From now on, what the other machine does not acknowledge within this time ends the connection.
+    /// Where there is no such machine, nothing does.
+    ///
+    /// # Errors
+    /// The system does not take it.
+    fn set_user_timeout(&self, _timeout: Duration) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Reads what is there; zero bytes are the end of the stream.
     ///

@@ -116,6 +116,10 @@ impl Socket for TcpSocket {
         matches!((self.stream.local_addr(), self.stream.peer_addr()), (Ok(own), Ok(other)) if own == other)
     }
 
+    fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        SockRef::from(&self.stream).set_tcp_user_timeout(Some(timeout))
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.read(buffer)
     }
@@ -280,6 +284,11 @@ mod tests {
             let options = SockRef::from(stream);
             assert!(options.tcp_nodelay().unwrap() && options.keepalive().unwrap());
             assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        }
+        for socket in [&dialled, accepted] {
+            socket.set_user_timeout(Duration::from_secs(2)).unwrap();
+            let timeout = SockRef::from(&socket.stream).tcp_user_timeout().unwrap();
+            assert_eq!(timeout, Some(Duration::from_secs(2)));
         }
     }
 

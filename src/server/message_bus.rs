@@ -41,6 +41,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a frame may take to arrive, and output may wait without any progress.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+/// After how long without an acknowledgement the system closes a link between nodes. A cable that is
+/// mended finds TCP waiting for as long again as it was cut; a redial finds it at once, and proves
+/// nothing but that the other process lives.
+const PEER_USER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may ask nothing. Its library connects again when it has something to ask.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a refusal may take to be read.

@@ -1,6 +1,9 @@
 //! From frames to what they mean.
 
-use super::{CONFIRMATION_TIMEOUT, Inbound, MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES, MessageBus, Party};
+use super::{
+    CONFIRMATION_TIMEOUT, Inbound, MAX_CLIENT_FRAME_BYTES, MAX_PEER_FRAME_BYTES, MessageBus,
+    PEER_USER_TIMEOUT, Party,
+};
 use crate::net::{CloseCause, ConnectionId, Socket};
 use crate::replica::{ClientConnection, Transport};
 use crate::types::Revision;
@@ -101,6 +104,11 @@ impl<S: Socket> MessageBus<S> {
         }
         visitor.party = party;
         connection.set_frame_limit(frame_limit);
+        if party == Party::Peer
+            && let Err(error) = connection.set_user_timeout(PEER_USER_TIMEOUT)
+        {
+            log::debug!("a link has no timeout of its own: {error}"); // it has that of all connections
+        }
         self.admission.forget(id);
         self.clear_deadline(id);
         self.enlist(id);
