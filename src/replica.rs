@@ -244,7 +244,7 @@ impl<D: Disk> Replica<D> {
     /// The link to this member was lost; a redial will tell whether the member is dead.
     pub fn on_link_down(&mut self, now: Instant, peer: NodeId) {
         self.snapshots.newcomers.remove(&peer);
-        self.members.on_link_down(peer);
+        self.members.on_link_down(now, peer);
         self.raft.on_link_down(now, peer);
     }
 

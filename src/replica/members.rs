@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Replica;
 use super::standing::Telling;
 use crate::storage::Disk;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::types::{BootNumber, LogIndex, NodeId};
 use crate::wire::entry::{Configuration, Reached};
 use crate::wire::hello::{MemberAddress, Welcome};
@@ -22,8 +22,11 @@ pub(super) struct Members {
     unstored: BTreeSet<NodeId>,
     /// And those of which the links have not.
     unjudged: BTreeSet<NodeId>,
-    /// What room the disks have of those that are linked and told it.
+    /// What room the disks have of those that are linked (enough, until they tell), or were a moment
+    /// ago: a link that flaps says nothing about a disk.
     rooms: BTreeMap<NodeId, Room>,
+    /// Those in `rooms` that are not linked, and since when.
+    unlinked: BTreeMap<NodeId, Instant>,
     /// What they were told of this node.
     pub(super) telling: Telling,
 }
@@ -34,8 +37,8 @@ impl Members {
         let addresses = BTreeMap::from([(own, own_address)]);
         let (unstored, unjudged) = (BTreeSet::new(), BTreeSet::new());
         let reached = reached.into_iter().collect();
-        let (rooms, telling) = (BTreeMap::new(), Telling::default());
-        Self { addresses, listed: BTreeMap::new(), reached, unstored, unjudged, rooms, telling }
+        let (rooms, unlinked, telling) = (BTreeMap::new(), BTreeMap::new(), Telling::default());
+        Self { addresses, listed: BTreeMap::new(), reached, unstored, unjudged, rooms, unlinked, telling }
     }
 
     /// There is a link to this boot of a member. Before the founding a lower boot is another directory of
@@ -43,6 +46,8 @@ impl Members {
     pub(super) fn on_link_up(&mut self, peer: NodeId, boot: BootNumber, address: &str, is_founded: bool) {
         self.addresses.insert(peer, address.to_owned());
         self.telling.on_link_up(peer);
+        self.unlinked.remove(&peer);
+        self.rooms.insert(peer, Room::default());
         if !is_founded && self.reached.get(&peer).is_some_and(|known| boot < known.boot) {
             self.reached.remove(&peer);
         }
@@ -55,9 +60,16 @@ impl Members {
     }
 
     /// The link to a member was lost.
-    pub(super) fn on_link_down(&mut self, peer: NodeId) {
+    pub(super) fn on_link_down(&mut self, now: Instant, peer: NodeId) {
         self.telling.on_link_down(peer);
-        self.rooms.remove(&peer);
+        self.unlinked.entry(peer).or_insert(now);
+    }
+
+    /// Forgets the rooms of members that have not been linked for so long.
+    pub(super) fn forget_rooms(&mut self, now: Instant, unlinked_for: Duration) {
+        for (peer, _) in self.unlinked.extract_if(.., |_, since| now.since(*since) >= unlinked_for) {
+            self.rooms.remove(&peer);
+        }
     }
 
     /// A member tells what room its disk has.
@@ -65,7 +77,7 @@ impl Members {
         self.rooms.insert(member, room);
     }
 
-    /// The room of each linked member that told it.
+    /// The room of each member that is linked, or was a moment ago.
     pub(super) fn rooms(&self) -> impl Iterator<Item = (NodeId, Room)> {
         self.rooms.iter().map(|(id, room)| (*id, *room))
     }

@@ -65,6 +65,7 @@ impl<D: Disk> Replica<D> {
             return;
         }
         self.own.space.looked_at = Some(now);
+        self.members.forget_rooms(now, self.raft.config().election_max);
         let before = self.own.space.level();
         let room = self.room_now(before);
         self.own.space.room = room;
@@ -170,8 +171,8 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// How many members, this one included, have at least this much room, and how many have not. Who is
-    /// not linked, or did not tell yet, is not counted.
+    /// How many members, this one included, have at least this much room, and how many have not. Who has
+    /// not been linked for a while is not counted.
     fn count_rooms(&self, needed: RoomLevel) -> (usize, usize) {
         let rooms = self.members.rooms().map(|(_, room)| room.level).chain([self.own.space.level()]);
         let (with_room, without): (Vec<_>, Vec<_>) = rooms.partition(|level| *level >= needed);

@@ -6,7 +6,7 @@
 //! one had come: a boot, and an index up to which its disk has the log **and** which is committed,
 //! since only what is committed is never taken back. A leader sees that of its followers with each
 //! acknowledgement; everybody tells everybody, at most once a heartbeat and only news, what it
-//! knows of all. It is stored with the next write of the log: nothing waits for it. Who comes back
+//! knows of all, and repeats it now and then in case it was lost. It is stored with the next write of the log: nothing waits for it. Who comes back
 //! below is not linked to (`server/peers/judge.rs`).
 
 use std::collections::BTreeSet;
@@ -17,6 +17,9 @@ use crate::time::Instant;
 use crate::types::{LogIndex, NodeId};
 use crate::wire::entry::Reached;
 use crate::wire::peer::{Message, Room, RoomLevel, Standing};
+
+/// After so many heartbeats without news the last are told again.
+const REPEATED_AFTER_HEARTBEATS: u32 = 10;
 
 /// What was told of this node's standing.
 #[derive(Debug, Default)]
@@ -102,7 +105,7 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// Tells the others how this node stands, if that is news and the time has come.
+    /// Tells the others how this node stands, if the time has come.
     pub(super) fn tell_standing(&mut self, now: Instant, transport: &mut impl Transport) {
         if self.telling_deadline().is_some_and(|deadline| deadline <= now) {
             self.members.telling.newcomers.extend(self.other_members());
@@ -120,17 +123,16 @@ impl<D: Disk> Replica<D> {
         }
     }
 
-    /// When the others are to be told, if there is news for them.
+    /// When the others are to be told: news soon, and anything again after a while.
     pub(super) fn telling_deadline(&self) -> Option<Instant> {
         self.raft.configuration()?;
         let telling = &self.members.telling;
+        if telling.told.is_none() {
+            return Some(Instant::ZERO);
+        }
         let has_news = telling.has_news(self.reached(), self.own.space.room());
-        let is_first = telling.told.is_none();
-        has_news.then(|| if is_first { Instant::ZERO } else { self.next_telling() })
-    }
-
-    fn next_telling(&self) -> Instant {
-        self.members.telling.told_at + self.raft.config().heartbeat
+        let heartbeats = if has_news { 1 } else { REPEATED_AFTER_HEARTBEATS };
+        Some(telling.told_at + self.raft.config().heartbeat * heartbeats)
     }
 
     fn standing(&self) -> Option<Standing> {

@@ -79,10 +79,30 @@ fn one_follower_without_room_stops_nobody() {
     assert_eq!(world.write_at_leader(1, put(1, "key", "value")), written(false));
     // Until it is needed for a majority.
     world.kill(1);
-    world.pass(50);
+    world.pass(400);
     assert!(is_no_space(&world.write_at_leader(2, put(2, "key", "new")), 3));
     world.restart(1);
     world.pass(50);
+    assert_eq!(world.write_at_leader(3, put(3, "key", "new")), written(false));
+}
+
+#[test]
+fn link_that_flaps_and_words_that_are_lost_make_nobody_refuse_writes() {
+    let mut world = World::founded(3);
+    world.set_free(&[(1, NONE)]);
+    let now = world.now;
+    world.node(0).on_link_down(now, NodeId(3));
+    world.ask(0, 1, put(1, "key", "value"));
+    world.node(0).on_link_up(now, NodeId(3), BootNumber(1), "node:3");
+    world.pass(2);
+    assert_eq!(world.answer(1).unwrap().1.body, written(false));
+    // What another leader is told in a moment, and what was told while the link was cut.
+    world.set_free(&[(2, NONE)]);
+    assert!(is_no_space(&world.write_at_leader(2, put(2, "key", "new")), 2));
+    world.cut_off.insert(2);
+    world.set_free(&[(2, PLENTY)]);
+    world.cut_off.remove(&2);
+    world.pass(310);
     assert_eq!(world.write_at_leader(3, put(3, "key", "new")), written(false));
 }
 
