@@ -29,7 +29,7 @@ fuzz:
 		RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-# The plots of docs/performance.md, measured and drawn: about twelve minutes on two cores.
+# The plots of docs/performance.md, measured and drawn: about four minutes on two cores.
 figures:
 	cargo bench --bench figures
 

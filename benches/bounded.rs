@@ -1,7 +1,7 @@
 //! What snapshots, compaction, catching up and restarts cost: each number that is to be held, beside its
 //! target.
 //!
-//! `cargo bench --bench bounded` takes about twenty minutes: three nodes, a million keys of 16 bytes with
+//! `cargo bench --bench bounded` takes about five minutes: three nodes, a million keys of 16 bytes with
 //! values of 100. `-- --quick` is a look at each with a hundredth of that, and judges nothing. `-- memory`
 //! runs only the rows whose names begin so: pauses, disk, memory, restart, catch-up.
 

@@ -1,7 +1,7 @@
 //! The plots of `docs/performance.md`: measured, written as JSON lines, drawn as SVG.
 //!
 //! `cargo bench --bench figures` (or `make figures`) measures and draws all, into `docs/plots`, and
-//! takes about twelve minutes on two cores. `-- --quick` takes a minute and a half, and writes into
+//! takes about four minutes on two cores. `-- --quick` takes a minute and a half, and writes into
 //! `target/plots`: it shows that the command works, not what the machine can do. `-- --draw` only
 //! draws what was measured before.
 //!

@@ -60,10 +60,10 @@ impl Leader {
         self.continue_transfer(core, now);
     }
 
-    /// The linked follower whose log matches furthest, and that was heard last of these: the best to
-    /// hand over to.
-    fn successor(&self, core: &Core) -> Option<NodeId> {
-        let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id));
+    /// Of the linked followers that may lead, the one whose log matches furthest, and that was heard
+    /// last of these: the best to hand over to.
+    fn successor(&self, core: &Core, may_lead: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let linked = self.progress.iter().filter(|(id, _)| core.links.contains(id) && may_lead(**id));
         let best =
             linked.max_by_key(|(id, progress)| (progress.match_index(), progress.acked_round, Reverse(**id)));
         best.map(|(id, _)| *id)
@@ -103,7 +103,7 @@ impl Leader {
                 transfer.deadline = transfer.deadline.min(deadline);
             }
             None => {
-                let to = self.successor(core)?;
+                let to = self.successor(core, |_| true)?;
                 self.transfer = Some(Transfer { to, deadline, patience, stage: Stage::CatchingUp });
             }
         }
@@ -165,6 +165,15 @@ impl Raft {
     pub fn resign(&mut self, now: Instant) -> Option<NodeId> {
         match &mut self.role {
             Role::Leader(leader) => leader.resign(&mut self.core, now),
+            _ => None,
+        }
+    }
+
+    /// Of the followers that may lead, the one that is best prepared to: linked, furthest, heard last.
+    /// `None` if this node does not lead, or there is none.
+    pub fn successor(&self, may_lead: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.successor(&self.core, may_lead),
             _ => None,
         }
     }

@@ -17,8 +17,9 @@ use crate::wire::peer::{Room, RoomLevel};
 
 /// How often the disk is asked at most.
 const PERIOD: Duration = Duration::from_millis(100);
-/// A leader that is low tries to hand over at most so often.
-const HAND_OVER_PERIOD: Duration = Duration::from_secs(1);
+/// A leader that is low tries to hand over again after so many maximum election timeouts: one try takes
+/// one of them at most.
+const HAND_OVER_TIMEOUTS: u32 = 2;
 /// Segments of the log that are kept in reserve, besides a snapshot.
 const RESERVED_SEGMENTS: u64 = 2;
 /// Bytes of the log's next segment that one idle turn prepares.
@@ -31,7 +32,8 @@ const LAST_SEGMENTS: u64 = 1;
 pub(super) struct Space {
     room: Room,
     looked_at: Option<Instant>,
-    handed_over_at: Option<Instant>,
+    /// When this leader last tried to hand over, and to whom.
+    handed_over: Option<(Instant, NodeId)>,
     /// There was no room for the log's next segment: it is not prepared before this.
     no_spare_until: Option<Instant>,
 }
@@ -150,7 +152,8 @@ impl<D: Disk> Replica<D> {
     /// A leader that is low gives way if a majority of the others are not.
     fn give_way_if_low(&mut self, now: Instant) {
         let is_low = self.own.space.level() != RoomLevel::Enough;
-        let is_early = self.own.space.handed_over_at.is_some_and(|then| now.since(then) < HAND_OVER_PERIOD);
+        let pause = self.raft.config().election_max * HAND_OVER_TIMEOUTS;
+        let is_early = self.own.space.handed_over.is_some_and(|(then, _)| now.since(then) < pause);
         if !is_low || is_early || !self.leads() || self.raft.transferring_to().is_some() {
             return;
         }
@@ -162,11 +165,13 @@ impl<D: Disk> Replica<D> {
             let mut rooms = self.members.rooms();
             rooms.any(|(member, room)| member == id && room.level == RoomLevel::Enough)
         };
-        let followers = self.raft.acknowledged().filter(|(id, _)| has_room(*id));
-        if let Some((to, _)) = followers.max_by_key(|(_, index)| *index)
+        // Who was tried in vain may hear nothing, or be asleep: another one's turn comes.
+        let tried = self.own.space.handed_over.map(|(_, to)| to);
+        let another = self.raft.successor(|id| has_room(id) && Some(id) != tried);
+        if let Some(to) = another.or_else(|| self.raft.successor(has_room))
             && self.raft.transfer_leadership(now, to).is_ok()
         {
-            self.own.space.handed_over_at = Some(now);
+            self.own.space.handed_over = Some((now, to));
             log::warn!("handing over to id={to}, whose disk has more room");
         }
     }

@@ -121,6 +121,19 @@ fn leader_that_alone_is_low_hands_over() {
 }
 
 #[test]
+fn leader_that_alone_is_low_hands_over_to_who_still_answers() {
+    for (deaf, next) in [(1, 2), (2, 1)] {
+        let mut world = World::founded(3);
+        let low = world.low(0);
+        world.cut_off.insert(deaf);
+        world.pass(50);
+        world.set_free(&[(0, low)]);
+        world.pass(100);
+        assert_eq!(world.leader(), Some(next), "node {} hears nothing", deaf + 1);
+    }
+}
+
+#[test]
 fn leader_that_alone_is_low_hands_over_to_who_has_come_furthest() {
     for (behind, ahead) in [(1, NodeId(3)), (2, NodeId(2))] {
         let mut world = World::founded(3);

@@ -30,7 +30,7 @@ pub(crate) enum Input {
     /// A connection to a node is gone.
     LinkDown { peer: usize, connection: Connection },
     /// A dial was refused: the process that it meant is dead.
-    Refused { peer: usize },
+    Refused { peer: usize, dial: u64 },
     /// A client has connected.
     ClientHello { connection: Connection },
     /// A client's request.
@@ -60,7 +60,7 @@ pub(crate) struct MessageNode {
     pub(crate) links: BTreeMap<usize, LinkEnd>,
     /// Connections to peers that were lost, with the boot behind each, until it is known what
     /// became of it.
-    suspects: BTreeMap<usize, BootNumber>,
+    suspects: BTreeMap<usize, LinkEnd>,
 }
 
 impl MessageNode {
@@ -119,13 +119,16 @@ impl MessageNode {
             Input::LinkDown { peer, connection } => {
                 if self.links.get(&peer).is_some_and(|link| link.connection == connection) {
                     let link = self.links.remove(&peer).expect("it was just seen");
-                    self.suspects.insert(peer, link.boot);
+                    self.suspects.insert(peer, link);
                     self.replica.on_link_down(now, id_of(peer));
                     effects.lost.push(peer);
                 }
             }
-            Input::Refused { peer } => {
-                if self.suspects.remove(&peer).is_some() && !self.links.contains_key(&peer) {
+            Input::Refused { peer, dial } => {
+                // A dial older than the link that was lost says nothing about who was behind that.
+                let lost = self.suspects.get(&peer).filter(|lost| lost.connection.0 < dial);
+                if lost.is_some() && !self.links.contains_key(&peer) {
+                    self.suspects.remove(&peer);
                     self.replica.on_peer_dead(now, id_of(peer));
                 }
             }
@@ -152,7 +155,7 @@ impl MessageNode {
         if old.is_some_and(|old| old.connection > link.connection || old.boot > boot) {
             return;
         }
-        let suspect = self.suspects.remove(&peer);
+        let suspect = self.suspects.remove(&peer).map(|lost| lost.boot);
         if old.is_some_and(|old| old.boot < boot) {
             self.replica.on_link_down(now, id_of(peer));
         }

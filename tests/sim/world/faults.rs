@@ -234,8 +234,8 @@ impl World {
         self.queue.add(until, Event::Unblock(ways));
         let body = RequestBody::Transfer { to: id_of(leader) };
         let request = Request { id: 1, time_left_ms: 1, silent_leader: None, body };
-        for step in 1..8 {
-            let at = until + patience / 2 * step;
+        let end = Instant::ZERO + self.plan.turmoil;
+        for at in (1..8).map(|step| until + patience / 2 * step).filter(|at| *at < end) {
             others.iter().for_each(|node| {
                 self.queue.add(at, Event::Operator { node: *node, request: request.clone() })
             });

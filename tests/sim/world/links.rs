@@ -47,7 +47,7 @@ impl World {
 
     fn refuse(&mut self, node: usize, process: u64, peer: usize) {
         let at = self.now + self.network.latency();
-        let input = Input::Refused { peer };
+        let input = Input::Refused { peer, dial: self.take_number() };
         self.queue.add(at, Event::Arrive { node, process, input, other: 0 });
     }
 

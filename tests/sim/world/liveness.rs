@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kvstore::client::Error;
 use kvstore::client::session::Answer;
+use kvstore::raft::Raft;
 use kvstore::replica::{ClientConnection, Replica};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{LogIndex, NodeId, Term};
@@ -82,14 +83,14 @@ impl World {
         while self.is_transferring() {
             self.run_until(self.now + Duration::from_millis(100));
         }
-        let term = self.leading_term(&core);
-        let Some(term) = term else {
-            violated!("a healed majority elects", "no leader in {:?}", shown(&core));
-        };
+        let terms = (self.led_term(), self.highest_term(&core));
+        if terms.0.is_none() {
+            violated!("a healed majority elects", "no leader for {:?}: {terms:?}", shown(&core));
+        }
         self.run_until(self.now + STABLE);
-        let after = self.leading_term(&core);
-        if after != Some(term) {
-            violated!("terms come to rest", "term {term} was led, after {STABLE:?} it is {after:?}");
+        let after = (self.led_term(), self.highest_term(&core));
+        if after != terms {
+            violated!("terms come to rest", "led and highest term {terms:?}, after {STABLE:?} {after:?}");
         }
     }
 
@@ -192,15 +193,21 @@ impl World {
         self.queue.add(self.now + next, Event::Limp { node, how });
     }
 
-    /// The highest term in the core, if somebody leads it. It need not be everybody's leader: a node
-    /// that is broken in that it sees a part of the core only can lead that part.
-    fn leading_term(&self, core: &[usize]) -> Option<Term> {
-        let raft = |node: usize| Some(self.nodes[node].process.as_ref()?.replica().raft());
-        let highest = core.iter().map(|node| raft(*node).map(|raft| raft.term())).max()??;
-        let leads = |node: usize| {
-            raft(node).is_some_and(|raft| raft.term() == highest && raft.role_name() == RoleName::Leader)
-        };
-        (0..self.plan.nodes).any(leads).then_some(highest)
+    /// The term in which somebody leads a majority. That need not be the core: a node that is broken in
+    /// that it sees a part of the core only can lead that part, and then the others of the core may
+    /// be in a higher term, in which they are not heard.
+    fn led_term(&self) -> Option<Term> {
+        let rafts: Vec<&Raft> =
+            self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.replica().raft())).collect();
+        let leaders = rafts.iter().filter(|raft| raft.role_name() == RoleName::Leader);
+        let is_of_majority =
+            |term: &Term| rafts.iter().filter(|raft| raft.term() == *term).count() > self.plan.nodes / 2;
+        leaders.map(|raft| raft.term()).find(is_of_majority)
+    }
+
+    fn highest_term(&self, core: &[usize]) -> Option<Term> {
+        let term = |node: &usize| Some(self.nodes[*node].process.as_ref()?.replica().raft().term());
+        core.iter().filter_map(term).max()
     }
 
     /// Whether a client knows a node that is well: else nobody can help it.
