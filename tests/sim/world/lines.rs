@@ -203,6 +203,14 @@ impl World {
         self.launch(&[self.now]);
     }
 
+    /// What an operator wanted and no node has read yet comes to nothing.
+    pub(super) fn forget_operators(&mut self) {
+        let of_operator = |line: &Line| matches!(line.owner, Owner::Operator(_));
+        let lines = self.clients.lines.iter().filter(|(_, line)| of_operator(line));
+        let pipes: Vec<Connection> = lines.map(|(pipe, _)| *pipe).collect();
+        pipes.into_iter().for_each(|pipe| self.hang_up(pipe));
+    }
+
     fn on_operator_told(&mut self, pipe: Connection, request: &Request, said: Said) {
         match said {
             Said::Welcome(_) => {

@@ -240,6 +240,7 @@ impl World {
             self.settle_door(node);
         }
         self.network.pipes.end_stalls();
+        self.forget_operators();
         self.release_held(true);
     }
 }
