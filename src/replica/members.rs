@@ -47,7 +47,7 @@ impl Members {
         self.addresses.insert(peer, address.to_owned());
         self.telling.on_link_up(peer);
         self.unlinked.remove(&peer);
-        self.rooms.insert(peer, Room::default());
+        self.rooms.entry(peer).or_default();
         if !is_founded && self.reached.get(&peer).is_some_and(|known| boot < known.boot) {
             self.reached.remove(&peer);
         }

@@ -32,7 +32,7 @@ const LAST_SEGMENTS: u64 = 1;
 pub(super) struct Space {
     room: Room,
     looked_at: Option<Instant>,
-    /// When this leader last tried to hand over, and to whom.
+    /// When this leader last tried to hand over, and to whom; it is forgotten with its leadership.
     handed_over: Option<(Instant, NodeId)>,
     /// There was no room for the log's next segment: it is not prepared before this.
     no_spare_until: Option<Instant>,
@@ -151,10 +151,14 @@ impl<D: Disk> Replica<D> {
 
     /// A leader that is low gives way if a majority of the others are not.
     fn give_way_if_low(&mut self, now: Instant) {
+        if !self.leads() {
+            self.own.space.handed_over = None;
+            return;
+        }
         let is_low = self.own.space.level() != RoomLevel::Enough;
         let pause = self.raft.config().election_max * HAND_OVER_TIMEOUTS;
         let is_early = self.own.space.handed_over.is_some_and(|(then, _)| now.since(then) < pause);
-        if !is_low || is_early || !self.leads() || self.raft.transferring_to().is_some() {
+        if !is_low || is_early || self.raft.transferring_to().is_some() {
             return;
         }
         let Some(quorum) = self.quorum() else { return };

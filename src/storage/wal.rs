@@ -24,6 +24,7 @@ use crate::wire::Writer;
 
 /// A segment of more than the usual size that is not finished.
 pub(super) const UNFINISHED_LARGE: &str = "large.tmp";
+
 /// The name of a segment's file.
 pub(super) fn segment_name(segment: u64) -> String {
     format!("{segment:010}.wal")

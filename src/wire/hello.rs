@@ -271,6 +271,22 @@ pub enum RefusalReason {
     NotConfirmed = 10,
 }
 
+impl RefusalReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Malformed,
+        Self::FrameTooLarge,
+        Self::WrongCluster,
+        Self::DuplicateId,
+        Self::Stranger,
+        Self::OldBoot,
+        Self::Busy,
+        Self::Contradiction,
+        Self::OldCopy,
+        Self::NotConfirmed,
+    ];
+}
+
 /// The last frame before a close, for the log on the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -298,24 +314,8 @@ impl Refusal {
 
     /// Takes the encoding.
     pub fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
-        use RefusalReason::{
-            Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, NotConfirmed, OldBoot, OldCopy,
-            Stranger, WrongCluster,
-        };
         let tag = bytes.u8()?;
-        let reasons = [
-            Malformed,
-            FrameTooLarge,
-            WrongCluster,
-            DuplicateId,
-            Stranger,
-            OldBoot,
-            Busy,
-            Contradiction,
-            OldCopy,
-            NotConfirmed,
-        ];
-        let reason = reasons.into_iter().find(|reason| *reason as u8 == tag);
+        let reason = RefusalReason::ALL.into_iter().find(|reason| *reason as u8 == tag);
         let reason = reason.ok_or(DecodeError::UnknownTag { what: "refusal reason", tag })?;
         Ok(Self { reason, message: bytes.string("refusal message", Self::MAX_MESSAGE_BYTES)? })
     }

@@ -375,21 +375,6 @@ pub(super) fn welcome() -> impl Strategy<Value = Welcome> {
 }
 
 pub(super) fn refusal() -> impl Strategy<Value = Refusal> {
-    use RefusalReason::{
-        Busy, Contradiction, DuplicateId, FrameTooLarge, Malformed, NotConfirmed, OldBoot, OldCopy, Stranger,
-        WrongCluster,
-    };
-    let reasons = vec![
-        Malformed,
-        FrameTooLarge,
-        WrongCluster,
-        DuplicateId,
-        Stranger,
-        OldBoot,
-        Busy,
-        Contradiction,
-        OldCopy,
-        NotConfirmed,
-    ];
-    (proptest::sample::select(reasons), text()).prop_map(|(reason, message)| Refusal { reason, message })
+    (proptest::sample::select(&RefusalReason::ALL[..]), text())
+        .prop_map(|(reason, message)| Refusal { reason, message })
 }

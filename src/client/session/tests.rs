@@ -56,6 +56,18 @@ impl Script {
         script
     }
 
+    /// Node 1 was silent for long enough that node 2 got a copy, and answered then.
+    fn with_put_answered_and_a_copy_on_its_way() -> Self {
+        let mut script = Self::with_put_at_leader();
+        script.advance(100);
+        script.pull();
+        script.welcome(B);
+        script.pull();
+        script.written(A, 11, false);
+        script.done();
+        script
+    }
+
     fn operation() -> Operation {
         Operation::Put { key: Bytes::from_static(b"k"), value: Bytes::from_static(b"v") }
     }

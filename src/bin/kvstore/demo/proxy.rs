@@ -245,6 +245,7 @@ fn take_in(mut from: &TcpStream, pieces: &SyncSender<Piece>, way: Way, cable: &C
 /// Writes what is under way to the other end when its time has come, and passes the end on.
 fn give_out(mut to: &TcpStream, pieces: &Receiver<Piece>, way: Way, cable: &Cable) {
     for (arrival, piece) in pieces {
+        // The delay is what this proxy is there for.
         thread::sleep(arrival.saturating_duration_since(Instant::now()));
         cable.wait_until_whole(way);
         if to.write_all(&piece).is_err() {

@@ -198,13 +198,7 @@ fn farewell_closes_the_session_once_everything_is_answered() {
 
 #[test]
 fn farewell_is_left_unsaid_while_a_copy_may_still_arrive() {
-    let mut script = Script::with_put_at_leader();
-    script.advance(100);
-    script.pull();
-    script.welcome(B);
-    script.pull();
-    script.written(A, 11, false);
-    script.done();
+    let mut script = Script::with_put_answered_and_a_copy_on_its_way();
     assert!(script.session.farewell().is_none(), "the copy at b would open the session again");
     script.refused(B, Refused::NoLeader);
     assert!(script.session.farewell().is_some(), "that copy is dead now");
@@ -212,13 +206,7 @@ fn farewell_is_left_unsaid_while_a_copy_may_still_arrive() {
 
 #[test]
 fn farewell_is_said_once_a_copy_is_known_not_to_have_left() {
-    let mut script = Script::with_put_at_leader();
-    script.advance(100);
-    script.pull();
-    script.welcome(B);
-    script.pull();
-    script.written(A, 11, false);
-    script.done();
+    let mut script = Script::with_put_answered_and_a_copy_on_its_way();
     script.not_sent(B);
     assert!(script.session.farewell().is_some());
 }

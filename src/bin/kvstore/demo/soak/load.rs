@@ -115,6 +115,7 @@ pub(super) fn pace<T>(
     while goes_on() {
         let next = Instant::now() + period;
         requests.measure(&mut request);
+        // The pace is the load; nothing is waited for.
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     requests
