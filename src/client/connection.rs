@@ -234,11 +234,18 @@ mod tests {
     use crate::types::ClientId;
     use crate::wire::client::RequestBody;
 
+    /// Binds to a port that is free, below those from which dials come.
+    fn bind<T>(bind: impl FnMut(SocketAddr) -> io::Result<T>) -> T {
+        let first = 15_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+        let addresses = (first..30_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        addresses.map(bind).find_map(Result::ok).expect("a free port")
+    }
+
     /// A port on which dials get no answer at all: its queue of connections is full. The sockets keep
     /// it so.
     fn black_hole() -> (Socket, Vec<Socket>, SocketAddr) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        bind(|address| socket.bind(&address.into()));
         socket.listen(0).unwrap();
         let address = socket.local_addr().unwrap();
         let dial = || {
@@ -253,7 +260,7 @@ mod tests {
 
     #[test]
     fn address_at_which_nobody_answers_does_not_hide_the_next_of_the_name() {
-        let (hole, listener) = (black_hole(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (hole, listener) = (black_hole(), bind(TcpListener::bind));
         let live = listener.local_addr().unwrap();
         for addresses in [vec![hole.2, live], vec![hole.2, hole.2, hole.2, live], vec![live, hole.2]] {
             let began = std::time::Instant::now();
