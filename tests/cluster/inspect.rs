@@ -145,6 +145,8 @@ fn inspect_shows_entries_sessions_and_where_the_log_ends() -> Result<()> {
         ensure!(tables.text().contains(words), "{words:?} is not in\n{}", tables.text());
     }
     ensure!(!tables.text().contains("key3"), "entries that were not asked for:\n{}", tables.text());
+    let beyond = inspect(&cluster.data(0), &["--entries", "900.."])?;
+    ensure!(beyond.text().contains("none of these entries is in the log, which has 1 to"), "{beyond:?}");
     let json = inspect(&cluster.data(0), &["--json", "--entries", "..3"])?.json();
     ensure!(json["would_start"] == true && json["node"] == 1, "{json}");
     let texts = json.as_object().context("one object")?.iter().filter(|(_, value)| value.is_string());

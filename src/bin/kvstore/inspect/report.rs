@@ -232,11 +232,26 @@ impl<'a> Report<'a> {
         }
         if self.span.is_some() {
             writeln!(out)?;
-            let head = Described::HEAD.map(str::to_owned).to_vec();
-            let rows = self.entries().map(|entry| Described::new(entry).row());
-            write_table(out, &[head].into_iter().chain(rows).collect::<Vec<_>>())?;
+            self.write_entries(out)?;
         }
         writeln!(out, "\n{}", self.verdict())
+    }
+
+    /// Those that were asked for; if the log has none of them, which it has.
+    fn write_entries(&self, out: &mut impl Write) -> io::Result<()> {
+        let head = Described::HEAD.map(str::to_owned).to_vec();
+        let rows: Vec<_> = self.entries().map(|entry| Described::new(entry).row()).collect();
+        if !rows.is_empty() {
+            return write_table(out, &[vec![head], rows].concat());
+        }
+        let all = self.recovered().map(|recovered| recovered.entries.as_slice()).unwrap_or_default();
+        match (all.first(), all.last()) {
+            (Some(first), Some(last)) => {
+                let (first, last) = (first.index, last.index);
+                writeln!(out, "none of these entries is in the log, which has {first} to {last}")
+            }
+            _ => writeln!(out, "no entry is in the log"),
+        }
     }
 
     fn file_rows(&self) -> Vec<Vec<String>> {
