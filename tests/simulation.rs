@@ -46,7 +46,8 @@ fn shrink_one_seed(seed: u64) {
     }
 }
 
-/// `SIM_SEEDS=n` runs so many seeds, `SIM_SECONDS=n` for so long; both begin at `SIM_FROM`.
+/// `SIM_SEEDS=n` runs so many seeds, `SIM_SECONDS=n` for so long; both begin at `SIM_FROM`. With
+/// `SIM_JUDGE_SPEED=1` a run that is slower than it should be in a release build fails, too.
 #[test]
 fn many_seeds_violate_no_rule() {
     let from = number("SIM_FROM").unwrap_or(1);
@@ -54,11 +55,17 @@ fn many_seeds_violate_no_rule() {
     let seconds = number("SIM_SECONDS").unwrap_or(if count.is_some() { 1 << 20 } else { 15 });
     for mode in modes() {
         let seeds = (0..count.unwrap_or(u64::MAX)).map(|offset| from.wrapping_add(offset));
+        let began = std::time::Instant::now();
         let (stats, failures) = runner::run_many(mode, seeds, Duration::from_secs(seconds));
+        let took = began.elapsed();
         assert!(failures.is_empty(), "{} runs failed; they are told above", failures.len());
         if count.is_none() {
             let shortcomings = stats.shortcomings(mode);
             assert!(shortcomings.is_empty(), "the runs exercised too little: {shortcomings:?}");
+        }
+        if number("SIM_JUDGE_SPEED") == Some(1) {
+            let (speed, least) = (stats.speed(took), mode.least_speed());
+            assert!(speed >= least, "{speed:.0} cluster-seconds a second, at least {least:.0} are asked for");
         }
     }
 }

@@ -27,6 +27,14 @@ impl Mode {
             Mode::Bytes => "bytes",
         }
     }
+
+    /// How many simulated cluster-seconds a release build does in a second on one core, at least.
+    pub(crate) fn least_speed(self) -> f64 {
+        match self {
+            Mode::Messages => 300.0,
+            Mode::Bytes => 50.0,
+        }
+    }
 }
 
 /// What can go wrong with a socket, or come out otherwise than one thinks.

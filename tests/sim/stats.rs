@@ -138,6 +138,11 @@ impl Stats {
         found
     }
 
+    /// Simulated cluster-seconds a real second.
+    pub(crate) fn speed(&self, real: Duration) -> f64 {
+        self.simulated.as_secs_f64() / real.as_secs_f64().max(1e-9)
+    }
+
     /// The figures, for people.
     pub(crate) fn report(&self, real: Duration) -> String {
         format!(
@@ -149,7 +154,7 @@ impl Stats {
             self.simulated.as_secs(),
             self.counted.as_secs(),
             real.as_secs_f64(),
-            self.simulated.as_secs_f64() / real.as_secs_f64().max(1e-9),
+            self.speed(real),
             self.events,
             self.answers,
             self.unknown,
