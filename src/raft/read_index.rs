@@ -206,9 +206,9 @@ mod tests {
         reads.on_asked(Instant::ZERO, 10);
         reads.register(2);
         reads.on_asked(Instant::ZERO, 11);
-        assert_eq!(reads.answered(9), [], "an answer from before");
+        assert!(reads.answered(9).is_empty(), "an answer from before");
         assert_eq!(reads.answered(10), [1]);
-        assert_eq!(reads.answered(99), [], "a request that was never sent");
+        assert!(reads.answered(99).is_empty(), "a request that was never sent");
         reads.register(3);
         assert_eq!(reads.answered(11), [2], "batch 3 was not asked for yet");
         assert_eq!(reads.abandon(), [3]);
