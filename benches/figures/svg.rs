@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 440.0;
+/// Of the small print, which needs the whole width.
+const MARGIN: f64 = 8.0;
 /// The drawing area: left, top, right, bottom.
 const AREA: [f64; 4] = [80.0, 50.0, 640.0, 380.0];
 /// Told apart by people who see few colours, too (Okabe and Ito).
@@ -101,8 +103,8 @@ impl Plot {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
              font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
              <text x=\"{left}\" y=\"28\" font-size=\"16\">{title}</text>\n\
-             <text x=\"{left}\" y=\"{}\" font-size=\"9\" fill=\"#555\">{conditions}</text>\n{body}</svg>\n",
-            HEIGHT - 8.0,
+             <text x=\"{MARGIN}\" y=\"{}\" font-size=\"9\" fill=\"#555\">{conditions}</text>\n{body}</svg>\n",
+            HEIGHT - MARGIN,
         )
     }
 

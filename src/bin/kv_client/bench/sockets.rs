@@ -20,6 +20,8 @@ use super::connection::{Arrival, Connection};
 const TIMER: Token = Token(usize::MAX);
 const READ_BYTES: usize = 256 << 10;
 const EVENTS: usize = 1024;
+/// The poll waits for whole milliseconds.
+const POLL_GRAIN: Duration = Duration::from_millis(1);
 
 /// Connections by slot, and what they share.
 pub(super) struct Connections {
@@ -106,12 +108,13 @@ impl SocketPoll {
     }
 
     /// Waits for news of a socket, for `patience` to the millisecond, or for `exactly` to the
-    /// microsecond.
+    /// microsecond, whichever is over first.
     pub(super) fn wait(&mut self, patience: Duration, exactly: Option<Duration>) -> io::Result<()> {
         let mut patience = patience;
         match exactly {
             Some(Duration::ZERO) => patience = Duration::ZERO,
-            Some(exactly) if exactly < patience => self.set_timer(exactly)?,
+            // The poll rounds up: a patience that ends a little earlier would end later.
+            Some(exactly) if exactly < patience + POLL_GRAIN => self.set_timer(exactly)?,
             _ => {}
         }
         match self.poll.poll(&mut self.events, Some(patience)) {
