@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use kvstore::server::config::{Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, Flags};
+use kvstore::server::config::{
+    Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, DEFAULT_SNAPSHOT_LOG_KIB, Flags,
+};
 use kvstore::server::{Place, Server};
 use kvstore::storage::{FileDisk, Options, Storage};
 use kvstore::types::Incarnation;
@@ -71,6 +73,7 @@ fn serve(words: &[String]) -> Result<()> {
         data_dir: Some(PathBuf::from(option("--data-dir")?)),
         heartbeat_ms: DEFAULT_HEARTBEAT_MS,
         election_ms: DEFAULT_ELECTION_MS.into(),
+        snapshot_log_kib: DEFAULT_SNAPSHOT_LOG_KIB,
         unsafe_no_fsync: false,
     })?;
     let place = Place::take(&config)?;

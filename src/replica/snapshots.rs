@@ -46,13 +46,22 @@ pub struct SnapshotOptions {
     pub log_bounds: LogBounds,
 }
 
+impl SnapshotOptions {
+    /// A snapshot once the log has `floor_bytes`. Of the log before it, an eighth of that is kept in memory,
+    /// 8 MiB at most, and twice that while a follower wants it, 128 MiB at most.
+    #[must_use]
+    pub fn for_log(floor_bytes: u64) -> Self {
+        let at_most = |bytes: u64, most: usize| usize::try_from(bytes).map_or(most, |bytes| bytes.min(most));
+        let trailing_bytes = at_most(floor_bytes / 8, 8 << 20);
+        let max_bytes = at_most(floor_bytes.saturating_mul(2), 128 << 20);
+        let log_bounds = LogBounds { trailing_bytes, max_bytes };
+        Self { floor_bytes, slice_bytes: MAX_SNAPSHOT_CHUNK_BYTES, log_bounds }
+    }
+}
+
 impl Default for SnapshotOptions {
     fn default() -> Self {
-        Self {
-            floor_bytes: 64 << 20,
-            slice_bytes: MAX_SNAPSHOT_CHUNK_BYTES,
-            log_bounds: LogBounds { trailing_bytes: 8 << 20, max_bytes: 128 << 20 },
-        }
+        Self::for_log(64 << 20)
     }
 }
 

@@ -15,12 +15,18 @@ use crate::wire::{MAX_ADDRESS_BYTES, MAX_MEMBERS};
 pub const DEFAULT_HEARTBEAT_MS: u64 = 30;
 /// The shortest and longest election timeout, in milliseconds, unless said otherwise.
 pub const DEFAULT_ELECTION_MS: &str = "150-250";
+/// The size of the log at which a snapshot is taken, in KiB, unless said otherwise.
+pub const DEFAULT_SNAPSHOT_LOG_KIB: u64 = 64 << 10;
 
 /// How many heartbeats must fit into the shortest election timeout: so many may be lost or late
 /// before a living leader is doubted.
 const HEARTBEATS_PER_ELECTION: u64 = 3;
 /// Timeouts above this make no sense, and would only hide a mistyped number.
 const MAX_ELECTION_MS: u64 = 60_000;
+/// A log smaller than this would be mostly snapshots.
+const MIN_SNAPSHOT_LOG_KIB: u64 = 64;
+/// 1 TiB: more than any directory should hold before it is compacted.
+const MAX_SNAPSHOT_LOG_KIB: u64 = 1 << 30;
 
 /// The flags of `kvstore`, as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub struct Flags {
     pub heartbeat_ms: u64,
     /// `--election-ms`, as `MIN-MAX`.
     pub election_ms: String,
+    /// `--snapshot-log-kib`.
+    pub snapshot_log_kib: u64,
     /// `--unsafe-no-fsync`.
     pub unsafe_no_fsync: bool,
 }
@@ -64,6 +72,9 @@ pub struct Config {
     pub election_min: Duration,
     /// The longest.
     pub election_max: Duration,
+    /// Bytes of the log after a snapshot at which the next one is taken, if it is also half as large as
+    /// that snapshot.
+    pub snapshot_log_bytes: u64,
     /// False only for experiments: what is acknowledged may then be lost.
     pub fsync: bool,
 }
@@ -128,6 +139,12 @@ pub enum ConfigError {
         /// The shortest election timeout.
         min: u64,
     },
+    /// So small a log, or so large a one, is a mistyped number.
+    #[error(
+        "--snapshot-log-kib {0}: it must be from {MIN_SNAPSHOT_LOG_KIB} to {MAX_SNAPSHOT_LOG_KIB}; \
+         the default is {DEFAULT_SNAPSHOT_LOG_KIB}"
+    )]
+    SnapshotLog(u64),
 }
 
 impl Config {
@@ -148,6 +165,10 @@ impl Config {
         let peers = peers(&flags.peers, node, &[&listen, &advertise])?;
         let (election_min, election_max) = election(&flags.election_ms)?;
         heartbeat_fits(flags.heartbeat_ms, election_min)?;
+        let snapshot_log_kib = flags.snapshot_log_kib;
+        if !(MIN_SNAPSHOT_LOG_KIB..=MAX_SNAPSHOT_LOG_KIB).contains(&snapshot_log_kib) {
+            return Err(ConfigError::SnapshotLog(snapshot_log_kib));
+        }
         Ok(Self {
             node,
             listen,
@@ -157,6 +178,7 @@ impl Config {
             heartbeat: Duration::from_millis(flags.heartbeat_ms),
             election_min: Duration::from_millis(election_min),
             election_max: Duration::from_millis(election_max),
+            snapshot_log_bytes: snapshot_log_kib << 10,
             fsync: !flags.unsafe_no_fsync,
         })
     }
@@ -261,6 +283,7 @@ mod tests {
             data_dir: None,
             heartbeat_ms: DEFAULT_HEARTBEAT_MS,
             election_ms: DEFAULT_ELECTION_MS.to_owned(),
+            snapshot_log_kib: DEFAULT_SNAPSHOT_LOG_KIB,
             unsafe_no_fsync: false,
         }
     }
@@ -283,7 +306,20 @@ mod tests {
         assert_eq!(config.heartbeat, Duration::from_millis(30));
         assert_eq!(config.election_min, Duration::from_millis(150));
         assert_eq!(config.election_max, Duration::from_millis(250));
+        assert_eq!(config.snapshot_log_bytes, 64 << 20);
         assert!(config.fsync);
+    }
+
+    #[test]
+    fn snapshot_log_beyond_its_range_is_refused() {
+        let bytes = |kib| {
+            Config::check(Flags { snapshot_log_kib: kib, ..flags() }).map(|config| config.snapshot_log_bytes)
+        };
+        assert_eq!(bytes(64), Ok(64 << 10));
+        assert_eq!(bytes(1 << 30), Ok(1 << 40));
+        for kib in [0, 63, (1 << 30) + 1, u64::MAX] {
+            assert_eq!(bytes(kib), Err(ConfigError::SnapshotLog(kib)));
+        }
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl World {
 
 fn replica_options(config: &Config, seed: u64) -> replica::Options {
     replica::Options {
-        snapshots: replica::SnapshotOptions::default(),
+        snapshots: replica::SnapshotOptions::for_log(config.snapshot_log_bytes),
         address: config.advertise.clone(),
         heartbeat: config.heartbeat,
         election_min: config.election_min,

@@ -70,6 +70,9 @@ use crate::types::{BootNumber, Incarnation, NodeId};
 use crate::wire::DecodeError;
 use crate::wire::entry::{Entry, HardState, Reached, Snapshot};
 
+/// The size of segments, unless the whole log is to be small.
+const MAX_SEGMENT_BYTES: u64 = 16 << 20;
+
 /// What an operator may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -82,11 +85,18 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, sync: true }
+        Self { segment_bytes: MAX_SEGMENT_BYTES, sync: true }
     }
 }
 
 impl Options {
+    /// For a log that is released once it has so many bytes: in segments of a quarter of it, so that there
+    /// are whole ones to release.
+    #[must_use]
+    pub fn for_log(log_bytes: u64) -> Self {
+        Self { segment_bytes: (log_bytes / 4).min(MAX_SEGMENT_BYTES), ..Self::default() }
+    }
+
     fn rounded(self) -> Self {
         let page_bytes = PAGE_BYTES as u64;
         let segment_bytes = self.segment_bytes.max(4 * page_bytes).next_multiple_of(page_bytes);

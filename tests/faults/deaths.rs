@@ -1,12 +1,17 @@
 //! Processes that are killed, told to leave, and started again.
 
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use kvstore::client::Client;
 use rustix::process::Signal;
 
 use crate::proxy::Weather;
-use crate::setup::eventually;
+use crate::setup::{eventually, program, run};
 use crate::stage::{Scene, Stage};
 
 #[test]
@@ -85,6 +90,92 @@ fn rolling_restart_of_five_loses_and_repeats_nothing() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// So many entries may reach a follower between a look at its log and its death, or be kept by a leader
+/// though a snapshot stands for them.
+const MARGIN: u64 = 200;
+
+/// A log so small that there is a snapshot every few writes: nodes die while they take snapshots, send
+/// and install them, and what is left on each disk must be sound.
+#[test]
+fn nodes_killed_while_they_compact_and_install_lose_and_repeat_nothing() -> Result<()> {
+    Scene { options: &["--snapshot-log-kib", "64"], ..Scene::new("small-log") }.play(|stage| {
+        let filler = Filler::start(stage.cluster.client()?);
+        let mut installed = 0;
+        while stage.goes_on() || installed == 0 {
+            let follower = stage.follower()?;
+            let had = stage.cluster.status(follower)?.last_index.0;
+            let died = Instant::now();
+            stage.kill(follower)?;
+            for other in (0..stage.nodes()).filter(|other| *other != follower) {
+                let is_beyond = |line: &str| saved_index(line).is_some_and(|index| index > had + MARGIN);
+                stage.cluster.wait_for_line(other, died, is_beyond)?;
+            }
+            let started = Instant::now();
+            stage.start(follower)?;
+            stage.cluster.wait_for_line(follower, started, |line| line.contains("snapshot installed"))?;
+            installed += 1;
+            stage.prove();
+            let victim = stage.shuffled()[0];
+            stage.pause(0..100);
+            stage.kill(victim)?;
+            stage.load.wait_for(20)?;
+            stage.start(victim)?;
+            stage.wait_until_follows(victim)?;
+        }
+        filler.stop()?;
+        kill_and_inspect_all(stage)
+    })
+}
+
+/// The index of the snapshot that a node says it has saved.
+fn saved_index(line: &str) -> Option<u64> {
+    line.split_once("snapshot saved index=")?.1.split(' ').next()?.parse().ok()
+}
+
+/// Kills all nodes, and has each directory looked at before it is started from.
+fn kill_and_inspect_all(stage: &mut Stage) -> Result<()> {
+    for node in stage.shuffled() {
+        stage.kill(node)?;
+    }
+    for node in stage.shuffled() {
+        let mut command = Command::new(program());
+        command.arg("inspect").arg(stage.cluster.data(node));
+        let said = run(command, b"")?;
+        ensure!(said.status == 0, "{}{}", said.text(), said.stderr);
+        stage.start(node)?;
+    }
+    stage.prove();
+    Ok(())
+}
+
+/// Writes of 4 KiB, one after the other and without a record, so that logs grow.
+struct Filler {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Filler {
+    fn start(mut client: Client) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let is_over_there = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            for number in 0_u64.. {
+                if is_over_there.load(Ordering::SeqCst) {
+                    break;
+                }
+                client.put(format!("filler/{}", number % 8), vec![b'x'; 4 << 10])?;
+            }
+            Ok(())
+        });
+        Self { is_over, thread }
+    }
+
+    fn stop(self) -> Result<()> {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the filler does not panic")
+    }
 }
 
 fn leave(stage: &mut Stage, node: usize) -> Result<()> {

@@ -13,7 +13,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use kvstore::server::config::{Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, Flags};
+use kvstore::server::config::{
+    Config, DEFAULT_ELECTION_MS, DEFAULT_HEARTBEAT_MS, DEFAULT_SNAPSHOT_LOG_KIB, Flags,
+};
 use kvstore::server::{Place, Server};
 use kvstore::storage::{FileDisk, Options, Storage};
 use kvstore::types::Incarnation;
@@ -67,6 +69,9 @@ struct NodeFlags {
     /// The shortest and the longest election timeout, in milliseconds.
     #[arg(long, value_name = "MIN-MAX", default_value = DEFAULT_ELECTION_MS)]
     election_ms: String,
+    /// A snapshot is taken once the log since the last one has so many KiB, and half of that snapshot.
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_SNAPSHOT_LOG_KIB)]
+    snapshot_log_kib: u64,
     /// For experiments: do not wait for the disk. A crash of the machine may lose what was acknowledged.
     #[arg(long)]
     unsafe_no_fsync: bool,
@@ -83,6 +88,7 @@ impl From<NodeFlags> for Flags {
             data_dir: flags.data_dir,
             heartbeat_ms: flags.heartbeat_ms,
             election_ms: flags.election_ms,
+            snapshot_log_kib: flags.snapshot_log_kib,
             unsafe_no_fsync: flags.unsafe_no_fsync,
         }
     }
@@ -139,7 +145,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     }
     let place = Place::take(config)?;
     let disk = FileDisk::open(&config.data_dir)?;
-    let options = Options { sync: config.fsync, ..Options::default() };
+    let options = Options { sync: config.fsync, ..Options::for_log(config.snapshot_log_bytes) };
     let (storage, recovered) = Storage::open(disk, config.node, options, Incarnation(rand::random()))?;
     let server = Server::open(config, place, storage, recovered, rand::random())?;
     // Nobody may be listening to stdout; the node is wanted all the same.
