@@ -1,13 +1,14 @@
 //! One TCP connection to one node, for a caller that blocks.
 //!
 //! A thread of its own dials, shakes hands and reads; what it finds goes into the client's channel
-//! as [`Event`]s. The caller's thread writes. Whoever drops the writing half shuts the socket down,
+//! as [`Event`]s. While nobody takes them it stops reading after [`MAX_EVENTS`], so that a node which says
+//! what nobody asked for fills its own buffers and not our memory. The caller's thread writes. Whoever drops the writing half shuts the socket down,
 //! which ends the thread: wherever a half is forgotten (in the channel, too), nothing is left over.
 //! Only a dial that nobody answers keeps its thread for up to [`DIAL_LIMIT`].
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 
 use super::conversation::{Inbox, Outbox, Said, hello, is_timeout};
@@ -20,6 +21,8 @@ use crate::wire::hello::Welcome;
 const WRITE_LIMIT: Duration = Duration::from_millis(5);
 /// How long one address of a name that has several may keep us from the next.
 const ADDRESS_LIMIT: Duration = Duration::from_millis(250);
+/// Events of all connections together that wait to be taken, at most.
+pub(super) const MAX_EVENTS: usize = 16;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -58,15 +61,17 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to dial: events for `link` will follow.
-    pub(super) fn dial(link: LinkId, address: String, events: Sender<(LinkId, Event)>) -> Self {
+    ///
+    /// # Errors
+    /// If there is no thread to dial with; then no event follows.
+    pub(super) fn dial(
+        link: LinkId,
+        address: String,
+        events: SyncSender<(LinkId, Event)>,
+    ) -> io::Result<Self> {
         let thread = thread::Builder::new().name(format!("kv-client-{}", link.0));
-        let reports = events.clone();
-        let spawned = thread.spawn(move || run(link, &address, &reports));
-        if let Err(error) = spawned {
-            // The receiver outlives every connection but while the client is dropped.
-            let _ = events.send((link, Event::Ended(format!("no thread to dial with: {error}"))));
-        }
-        Self::default()
+        thread.spawn(move || run(link, &address, &events))?;
+        Ok(Self::default())
     }
 
     /// The handshake began: from now on there is something to write to.
@@ -126,7 +131,7 @@ impl<S: Write> Write for UntilItBlocks<'_, S> {
 }
 
 /// The connection's thread.
-fn run(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) {
+fn run(link: LinkId, address: &str, events: &SyncSender<(LinkId, Event)>) {
     let why = match converse(link, address, events) {
         Ok(()) => "connection closed".to_owned(),
         Err(error) if is_timeout(&error) => "no answer".to_owned(),
@@ -137,7 +142,7 @@ fn run(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) {
     let _ = events.send((link, Event::Ended(why)));
 }
 
-fn converse(link: LinkId, address: &str, events: &Sender<(LinkId, Event)>) -> io::Result<()> {
+fn converse(link: LinkId, address: &str, events: &SyncSender<(LinkId, Event)>) -> io::Result<()> {
     let report = |event| events.send((link, event)).is_ok();
     let mut stream = connect(address)?;
     if !report(Event::Dialled(WriteHalf(stream.try_clone()?))) {

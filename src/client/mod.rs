@@ -37,7 +37,7 @@ mod roster;
 pub mod session;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 
 use bytes::Bytes;
@@ -53,7 +53,7 @@ use crate::wire::client::{
 };
 use crate::wire::hello::MemberAddress;
 use crate::wire::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use connection::{Connection, Event};
+use connection::{Connection, Event, MAX_EVENTS};
 
 /// How long [`Client::cluster_status`] waits for one member.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
@@ -130,7 +130,7 @@ pub struct Client {
     session: Session,
     connections: BTreeMap<LinkId, Connection>,
     events: Receiver<(LinkId, Event)>,
-    reports: Sender<(LinkId, Event)>,
+    reports: SyncSender<(LinkId, Event)>,
     clock: Clock,
     timeout: Duration,
 }
@@ -144,7 +144,7 @@ impl Client {
     /// [`Error::Invalid`] if there is no endpoint, or one is not `HOST:PORT`.
     pub fn connect(options: Options) -> Result<Self, Error> {
         check_endpoints(&options.endpoints)?;
-        let (reports, events) = mpsc::channel();
+        let (reports, events) = mpsc::sync_channel(MAX_EVENTS);
         Ok(Self {
             session: Session::new(&options.endpoints, rand::random()),
             connections: BTreeMap::new(),
@@ -313,18 +313,28 @@ impl Client {
     /// Does what the session says until the request is over.
     fn drive(&mut self) -> Result<Answer, Error> {
         loop {
-            while let Ok((link, event)) = self.events.try_recv() {
+            // Not all, however many there are: a node that never stops talking must not keep the
+            // session from noticing the deadline.
+            for _ in 0..MAX_EVENTS {
+                let Ok((link, event)) = self.events.try_recv() else { break };
                 self.on_event(link, event);
             }
             match self.session.pull(self.clock.now()) {
-                Action::Dial { link, address } => {
-                    let connection = Connection::dial(link, address, self.reports.clone());
-                    self.connections.insert(link, connection);
-                }
+                Action::Dial { link, address } => self.dial(link, address),
                 Action::Send { link, request } => self.send(link, &request),
                 Action::Close { link } => drop(self.connections.remove(&link)),
                 Action::Wait { until } => self.wait(until),
                 Action::Finished(result) => return result,
+            }
+        }
+    }
+
+    fn dial(&mut self, link: LinkId, address: String) {
+        match Connection::dial(link, address, self.reports.clone()) {
+            Ok(connection) => drop(self.connections.insert(link, connection)),
+            Err(error) => {
+                let why = format!("no thread to dial with: {error}");
+                self.session.on_lost(self.clock.now(), link, &why);
             }
         }
     }

@@ -1,9 +1,13 @@
 //! A call ends at its deadline, whatever the nodes do.
 
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kvstore::client::{Client, Error, Options};
+use kvstore::wire::client::ResponseBody;
 use socket2::{Domain, Socket, Type};
 
 use crate::fake_node::{FakeNode, Reaction, address, listener};
@@ -95,4 +99,25 @@ fn read_from_a_silent_node_is_definite_at_its_deadline() {
     let began = Instant::now();
     assert_eq!(Client::connect(options).unwrap().get("k"), Err(Error::TimedOut));
     assert!(began.elapsed() <= TIMEOUT.mul_f64(1.1));
+}
+
+#[test]
+fn answers_that_nobody_asked_for_fill_no_memory_and_hold_up_no_call() {
+    let value = ResponseBody::Value(Some(Bytes::from(vec![7; 10_000])));
+    let body = value.clone();
+    let node = FakeNode::alone(Box::new(move |_| Reaction::Babble(body.clone())));
+    let mut client = Client::connect(Options::new([node.address]).with_timeout(TIMEOUT)).unwrap();
+    assert_eq!(client.get("k").unwrap().value.map(|value| value.len()), Some(10_000));
+    // While nobody calls, the node can say no more than the socket's buffers and a few answers hold.
+    let taken = || node.babbled.load(Ordering::Relaxed);
+    let (began, mut before) = (Instant::now(), usize::MAX);
+    while taken() != before {
+        assert!(began.elapsed() < Duration::from_secs(20) && taken() < 256 << 20, "{} bytes", taken());
+        before = taken();
+        thread::sleep(Duration::from_millis(200));
+    }
+    // This one is never answered, however much is said.
+    let began = Instant::now();
+    assert_eq!(client.get("k"), Err(Error::TimedOut));
+    assert!(began.elapsed() <= TIMEOUT.mul_f64(1.1), "it took {:?}", began.elapsed());
 }

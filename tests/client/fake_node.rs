@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -28,6 +28,8 @@ pub(crate) enum Reaction {
     Die,
     /// Reads nothing more from this connection, and keeps it open.
     StopReading,
+    /// Answers, and from then on gives answers that nobody asked for, as many as the client takes.
+    Babble(ResponseBody),
 }
 
 /// What a node does with each request.
@@ -68,6 +70,8 @@ pub(crate) struct FakeNode {
     pub(crate) requests: Receiver<Request>,
     /// One message for each connection that ended.
     pub(crate) ends: Receiver<()>,
+    /// Bytes of answers that nobody asked for, as far as they were taken.
+    pub(crate) babbled: Arc<AtomicUsize>,
 }
 
 impl FakeNode {
@@ -95,7 +99,9 @@ impl FakeNode {
         let address = address(&listener);
         let (log, requests) = mpsc::channel();
         let (ended, ends) = mpsc::channel();
-        let script = Arc::new((Mutex::new(script), AtomicBool::new(false)));
+        let babbled = Arc::new(AtomicUsize::new(0));
+        let behavior = Behavior { script: Mutex::new(script), is_dead: false.into(), babbled: babbled.clone() };
+        let behavior = Arc::new(behavior);
         let welcome = Welcome {
             cluster: Some(ClusterId(7)),
             node: id,
@@ -108,25 +114,27 @@ impl FakeNode {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (welcome, log, ended) = (welcome.clone(), log.clone(), ended.clone());
-                let script = Arc::clone(&script);
+                let behavior = Arc::clone(&behavior);
                 thread::spawn(move || {
-                    serve(stream.unwrap(), &welcome, &script.0, &script.1, &log);
+                    serve(stream.unwrap(), &welcome, &behavior, &log);
                     let _ = ended.send(());
                 });
             }
         });
-        FakeNode { address, requests, ends }
+        FakeNode { address, requests, ends, babbled }
     }
 }
 
+/// What the connections of a node share.
+struct Behavior {
+    script: Mutex<Script>,
+    is_dead: AtomicBool,
+    babbled: Arc<AtomicUsize>,
+}
+
 /// One connection, until one of its ends closes it.
-fn serve(
-    mut stream: TcpStream,
-    welcome: &Welcome,
-    script: &Mutex<Script>,
-    is_dead: &AtomicBool,
-    log: &Sender<Request>,
-) {
+fn serve(mut stream: TcpStream, welcome: &Welcome, behavior: &Behavior, log: &Sender<Request>) {
+    let Behavior { script, is_dead, babbled } = behavior;
     let mut decoder = Decoder::new(MAX_CLIENT_FRAME_BYTES);
     while let Some(frame) = next_frame(&mut stream, &mut decoder) {
         if is_dead.load(Ordering::Relaxed) {
@@ -141,14 +149,21 @@ fn serve(
                 let id = request.id;
                 let _ = log.send(request);
                 match reaction {
-                    Reaction::Answer(revision, body) => {
-                        let response = Response { id, revision: Revision(revision), body };
-                        frame::encode(FrameKind::Response, &mut out, |out| response.encode(out));
-                    }
+                    Reaction::Answer(revision, body) => out.put(&response_frame(id, revision, body)),
                     Reaction::Silence => continue,
                     Reaction::StopReading => loop {
                         thread::park();
                     },
+                    Reaction::Babble(body) => {
+                        let answer = |id| response_frame(id, 10, body.clone());
+                        let babble = answer(0).repeat(100);
+                        let mut answered = stream.write_all(&answer(id));
+                        while answered.is_ok() {
+                            answered = stream.write_all(&babble);
+                            babbled.fetch_add(babble.len(), Ordering::Relaxed);
+                        }
+                        return;
+                    }
                     Reaction::Die => {
                         is_dead.store(true, Ordering::Relaxed);
                         let _ = stream.shutdown(Shutdown::Both);
@@ -162,6 +177,13 @@ fn serve(
             return;
         }
     }
+}
+
+fn response_frame(id: u64, revision: u64, body: ResponseBody) -> Bytes {
+    let mut out = Writer::new();
+    let response = Response { id, revision: Revision(revision), body };
+    frame::encode(FrameKind::Response, &mut out, |out| response.encode(out));
+    out.into_bytes()
 }
 
 fn next_frame(stream: &mut TcpStream, decoder: &mut Decoder) -> Option<Frame> {
