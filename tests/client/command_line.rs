@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use kvstore::wire::client::{Refused, ResponseBody};
 
-use crate::fake_node::{FakeNode, Reaction, Store, address, listener, refuse};
+use crate::fake_node::{FakeNode, Reaction, Store, address, listener, refuse, written};
 
 fn command(address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
@@ -290,4 +290,36 @@ fn reader_that_leaves_early_ends_the_output_quietly() {
     let mut stderr = String::new();
     scan.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!((scan.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn bench_listens_to_no_answer_that_comes_over_a_connection_on_which_nothing_was_asked() {
+    for request in [0, 1, u64::MAX] {
+        let node = FakeNode::hasty(request, Box::new(|_| written(11)));
+        let (status, stdout, stderr) =
+            line(&node.address, "bench --count 10 --clients 2 --pipeline 3 --idle 4 --json");
+        assert_eq!(status, 0, "{stderr}");
+        assert!(
+            stdout.contains(r#""answers":10,"#) && stdout.contains(r#""idle_connections":4,"#),
+            "{stdout}"
+        );
+    }
+}
+
+#[test]
+fn reader_that_has_gone_changes_nothing_of_what_came_of_a_command() {
+    let node = Store::node();
+    for (words, expected) in [
+        ("put colour blue", 0),
+        ("cas colour red green", 1),
+        ("--json cas colour red green", 1),
+        ("--json get nothing", 1),
+        ("scan", 0),
+    ] {
+        let mut command = command(&node.address);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = command.args(words.split(' ')).stdout(writer).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{words}");
+    }
 }

@@ -77,6 +77,11 @@ pub(crate) struct FakeNode {
 impl FakeNode {
     /// Starts nodes 1, 2, ... with one script each; node 1 is the leader of term 5.
     pub(crate) fn cluster(scripts: Vec<Script>) -> Vec<FakeNode> {
+        Self::cluster_that_says(&Bytes::new(), scripts)
+    }
+
+    /// The same, and every node says this behind each welcome.
+    fn cluster_that_says(more: &Bytes, scripts: Vec<Script>) -> Vec<FakeNode> {
         let listeners: Vec<TcpListener> = scripts.iter().map(|_| listener()).collect();
         let ids = (1..).map(NodeId);
         let members: Vec<MemberAddress> = ids
@@ -85,7 +90,7 @@ impl FakeNode {
             .collect();
         let nodes = members.iter().zip(listeners).zip(scripts);
         let start = |((member, listener), script): ((&MemberAddress, TcpListener), Script)| {
-            FakeNode::start(member.id, listener, members.clone(), script)
+            FakeNode::start(member.id, listener, members.clone(), (script, more.clone()))
         };
         nodes.map(start).collect()
     }
@@ -95,12 +100,25 @@ impl FakeNode {
         FakeNode::cluster(vec![script]).remove(0)
     }
 
-    fn start(id: NodeId, listener: TcpListener, members: Vec<MemberAddress>, script: Script) -> FakeNode {
+    /// A leader of a cluster of one that answers, on each connection and before it is asked anything,
+    /// a request of this number.
+    pub(crate) fn hasty(request: u64, script: Script) -> FakeNode {
+        let answer = response_frame(request, 10, ResponseBody::Value(None));
+        FakeNode::cluster_that_says(&answer, vec![script]).remove(0)
+    }
+
+    fn start(
+        id: NodeId,
+        listener: TcpListener,
+        members: Vec<MemberAddress>,
+        (script, more): (Script, Bytes),
+    ) -> FakeNode {
         let address = address(&listener);
         let (log, requests) = mpsc::channel();
         let (ended, ends) = mpsc::channel();
         let babbled = Arc::new(AtomicUsize::new(0));
-        let behavior = Behavior { script: Mutex::new(script), is_dead: false.into(), babbled: babbled.clone() };
+        let behavior =
+            Behavior { script: Mutex::new(script), more, is_dead: false.into(), babbled: babbled.clone() };
         let behavior = Arc::new(behavior);
         let welcome = Welcome {
             cluster: Some(ClusterId(7)),
@@ -128,13 +146,15 @@ impl FakeNode {
 /// What the connections of a node share.
 struct Behavior {
     script: Mutex<Script>,
+    /// Said behind each welcome.
+    more: Bytes,
     is_dead: AtomicBool,
     babbled: Arc<AtomicUsize>,
 }
 
 /// One connection, until one of its ends closes it.
 fn serve(mut stream: TcpStream, welcome: &Welcome, behavior: &Behavior, log: &Sender<Request>) {
-    let Behavior { script, is_dead, babbled } = behavior;
+    let Behavior { script, more, is_dead, babbled } = behavior;
     let mut decoder = Decoder::new(MAX_CLIENT_FRAME_BYTES);
     while let Some(frame) = next_frame(&mut stream, &mut decoder) {
         if is_dead.load(Ordering::Relaxed) {
@@ -142,7 +162,10 @@ fn serve(mut stream: TcpStream, welcome: &Welcome, behavior: &Behavior, log: &Se
         }
         let mut out = Writer::new();
         match frame.kind {
-            FrameKind::ClientHello => frame::encode(FrameKind::Welcome, &mut out, |out| welcome.encode(out)),
+            FrameKind::ClientHello => {
+                frame::encode(FrameKind::Welcome, &mut out, |out| welcome.encode(out));
+                out.put(more);
+            }
             FrameKind::Request => {
                 let request = Request::decode(frame.payload).expect("the client sends sound requests");
                 let reaction = (script.lock().unwrap())(&request);

@@ -59,13 +59,15 @@ fn main() -> ExitCode {
         Err(status) => return status,
     };
     let mut output = Output::new(arguments.json);
-    let result = commands::run(&arguments, &mut output).and_then(|status| {
-        output.flush()?;
-        Ok(status)
+    let result = commands::run(&arguments, &mut output).and_then(|status| match output.flush() {
+        // Whoever read our output has seen enough; what came of the command stays what it is.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(status),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(status),
     });
     match result {
         Ok(status) => ExitCode::from(status),
-        // Whoever read our output has seen enough.
+        // The same, in the middle of many rows.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => ExitCode::from(output.failure(&failure)),
     }

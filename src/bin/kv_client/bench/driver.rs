@@ -215,8 +215,11 @@ impl Driver {
 
     /// Gives requests that are due to free lanes. When the next one is due, if there is one.
     fn send_what_is_due(&mut self, now: Instant, load: &mut Load<'_>) -> Option<Instant> {
+        if load.is_over.load(Ordering::Relaxed) {
+            load.pace.stop(now);
+        }
         loop {
-            let due = load.pace.due(now).filter(|_| !load.is_over.load(Ordering::Relaxed))?;
+            let due = load.pace.due(now)?;
             if now < due || self.free.is_empty() {
                 return Some(due);
             }
@@ -376,6 +379,9 @@ impl Driver {
 
     fn on_response(&mut self, slot: usize, now: Instant, mut response: Response) {
         let Some(connection) = self.connections.slots.get(slot) else { return };
+        if connection.client == NOBODY {
+            return;
+        }
         let (place, id) = self.numbering.split(response.id);
         response.id = id;
         let lane = connection.client * self.numbering.lanes as usize + place;

@@ -21,12 +21,14 @@ pub(super) struct Pace {
     /// Of an open loop, in requests a second.
     rate: Option<u64>,
     until: Until,
+    /// Somebody wanted no more; else it lies beyond every end.
+    stopped_at: Instant,
     taken: u64,
 }
 
 impl Pace {
     pub(super) fn new(began: Instant, rate: Option<u64>, until: Until) -> Self {
-        Self { began, rate, until, taken: 0 }
+        Self { began, rate, until, stopped_at: Instant::MAX, taken: 0 }
     }
 
     /// When the next request is due; `None` if the load is over.
@@ -37,7 +39,7 @@ impl Pace {
             // Behind the end nothing is sent, though it was due before: see `unsent`.
             Until::Elapsed(time) => due.max(now) < self.began + time,
         };
-        goes_on.then_some(due)
+        (goes_on && now < self.stopped_at).then_some(due)
     }
 
     /// The request that is due is taken; `due` must have said so.
@@ -45,15 +47,24 @@ impl Pace {
         self.taken += 1;
     }
 
+    /// Nothing is to be sent from this moment on, whatever was said at the beginning.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.stopped_at = self.stopped_at.min(now);
+    }
+
     /// At the end: how many requests of an open loop were due, and never sent.
     pub(super) fn unsent(&self) -> u64 {
-        match (self.rate, self.until) {
-            (Some(rate), Until::Elapsed(time)) => {
-                let due = u128::from(rate) * time.as_nanos() / 1_000_000_000;
-                u64::try_from(due).unwrap_or(u64::MAX).saturating_sub(self.taken)
-            }
-            _ => 0,
-        }
+        let Some(rate) = self.rate else { return 0 };
+        let until_stopped = self.stopped_at.since(self.began);
+        let due_within = |time: Duration| {
+            let due = u128::from(rate) * time.as_nanos() / 1_000_000_000;
+            u64::try_from(due).unwrap_or(u64::MAX)
+        };
+        let due = match self.until {
+            Until::Elapsed(time) => due_within(time.min(until_stopped)),
+            Until::Count(count) => due_within(until_stopped).min(count),
+        };
+        due.saturating_sub(self.taken)
     }
 
     fn intended(&self, rate: u64) -> Instant {
@@ -82,6 +93,24 @@ mod tests {
         assert_eq!(due, [1_000, 1_010, 1_020]);
         assert_eq!(pace.due(Instant::from_millis(2_000)), None);
         assert_eq!(pace.unsent(), 97);
+    }
+
+    #[test]
+    fn open_loop_that_is_stopped_owes_what_was_due_until_then_and_no_more() {
+        let at = Instant::from_millis(2_000);
+        let after_70 = |until| {
+            let mut pace = Pace::new(BEGIN, Some(100), until);
+            (0..70).for_each(|_| pace.take());
+            pace.stop(at);
+            pace.stop(Instant::from_millis(3_000));
+            assert_eq!(pace.due(at), None);
+            pace.unsent()
+        };
+        assert_eq!(after_70(Until::Elapsed(Duration::from_secs(10))), 30);
+        assert_eq!(after_70(Until::Count(1_000)), 30);
+        assert_eq!(after_70(Until::Count(80)), 10);
+        assert_eq!(after_70(Until::Count(70)), 0, "all were sent before somebody wanted no more");
+        assert_eq!(after_70(Until::Elapsed(Duration::from_millis(800))), 10, "it had ended before");
     }
 
     #[test]
