@@ -359,9 +359,8 @@ impl<D: Disk> Replica<D> {
         self.apply_committed(now);
         self.reply(transport);
 
-        let is_vote_news = ready.hard_state.is_some() && !is_planted(Bug::HardStateNotStored);
-        let has_news = is_vote_news || !ready.entries.is_empty();
-        if has_news {
+        let has_hard_state = ready.hard_state.is_some() && !is_planted(Bug::HardStateNotStored);
+        if has_hard_state || !ready.entries.is_empty() {
             let peers = self.members.take_unstored();
             let batch = Batch { hard_state: ready.hard_state, entries: &ready.entries, peers: &peers };
             self.storage.persist(&batch)?;
@@ -374,6 +373,7 @@ impl<D: Disk> Replica<D> {
 
         let promised = self.raft.advance(now, ready.mark);
         send(transport, &promised);
+
         self.look_for_leader(now);
         self.apply_committed(now);
         self.reply(transport);
@@ -447,7 +447,8 @@ impl<D: Disk> Replica<D> {
     /// its log holds already, one that lost its leadership forgets them, and requests that wait for
     /// a leader are looked through.
     fn look_for_leader(&mut self, now: Instant) {
-        // First, since the next leader may be known already: nobody would look through them later.
+        // Reads whose leader is gone are parked by this. It comes first, as the next leader may be known
+        // by now: they would not be looked through again.
         self.take_read_indexes(now);
         let seen = (self.raft.leader(), self.raft.term());
         let is_new = seen != self.own.leader_seen;

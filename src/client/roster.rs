@@ -317,7 +317,8 @@ impl Roster {
             return;
         }
         if self.leader.is_some() {
-            self.leader_term = self.leader_term.next();
+            // It was a node that told the term, and nodes may tell anything: no claim ends the client.
+            self.leader_term = Term(self.leader_term.0.saturating_add(1));
         }
         (self.leader, self.term_is_least) = (Some(leader), true);
     }

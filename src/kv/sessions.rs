@@ -21,9 +21,9 @@
 //!
 //! **An id that was evicted never opens a session again.** Let `L` be the lifetime. A library
 //! session is evicted by an entry stamped `s` only if `alive + L < s`, and `born <= alive` by
-//! definition of `alive` (the later of birth and last write, rounded up a little). Stamps never fall, so every later
-//! entry has a stamp `t >= s > born + L`, and the first write of a session is refused if
-//! `born + L < t`. So a copy of a write that turns up after the eviction is recognised as old,
+//! definition of `alive` (the later of birth and last write, rounded up a little). Stamps never fall,
+//! so every later entry has a stamp `t >= s > born + L`, and the first write of a session is refused
+//! if `born + L < t`. So a copy of a write that turns up after the eviction is recognised as old,
 //! however late it comes, and nothing need be remembered.
 //!
 //! **A closed library session is remembered** until it would have expired, without its results. A
@@ -82,8 +82,8 @@ impl Limits {
         named: Quota { sessions: 1 << 14, kept_bytes: 64 << 20 },
     };
 
-    /// From when a lifetime counts that a session begins at `alive`: rounded up to the next
-    /// thousandth of a lifetime. So a session that is written to all the time gets a new deadline
+    /// From when the lifetime of a session is counted that was last alive at `alive`: rounded up to the
+    /// next thousandth of a lifetime. So a session that is written to all the time gets a new deadline
     /// once in a while, and not with each write.
     fn counted_from(&self, alive: ClusterTime) -> ClusterTime {
         let step_ms = u64::try_from(self.lifetime.as_millis() / 1000).unwrap_or(u64::MAX).max(1);

@@ -11,7 +11,7 @@ use crate::time::Duration;
 use crate::wire::Writer;
 use crate::wire::frame::{self, Decoder, Frame, FrameError, FrameKind};
 
-/// Slices in one write, and bytes in it, at most: what the kernel would refuse or sit on longer.
+/// The most slices in one write; what is left goes with the next. (Linux takes 1,024.)
 const MAX_SLICES: usize = 64;
 
 /// How much may be read from one connection in one turn, so that none starves another.

@@ -18,8 +18,8 @@ use crate::wire::peer::{
 
 /// A follower's own state.
 ///
-/// Invariant: without a leader there is nothing to be loyal to, no link to watch, and no read
-/// that waits for its answer.
+/// Invariant: without a leader there is no link whose redial is waited for, no order to campaign,
+/// and no read that waits for an answer.
 #[derive(Debug)]
 pub(super) struct Follower {
     /// The leader of the current term, if known.
@@ -56,10 +56,17 @@ impl Follower {
         }
     }
 
-    /// There may be a leader from now on: the time before was nobody's silence.
+    /// There may be a leader from now on. Before, nobody could have been heard, so that time is not
+    /// counted as silence.
     pub(super) fn begin_to_wait(&mut self, core: &mut Core, now: Instant) {
         self.heard_at = now;
         self.election_deadline = now + core.election_timeout();
+    }
+
+    /// Asserts the invariant.
+    pub(super) fn check(&self) {
+        let waits = self.undecided_until.is_some() || self.order.is_some() || self.reads.asked_at().is_some();
+        assert!(self.leader.is_some() || !waits, "without a leader nothing is waited for: {self:?}");
     }
 
     pub(super) fn leader(&self) -> Option<NodeId> {
@@ -236,7 +243,8 @@ impl Follower {
         }
     }
 
-    /// A vote is a promise. Who knows the term's leader has none to give any more.
+    /// A vote is a promise. Once this node knows the term's leader it gives none any more: the election
+    /// of the term is over. The vote that it gave is given again, as the answer may have been lost.
     pub(super) fn on_request_vote(
         &mut self,
         core: &mut Core,

@@ -73,6 +73,9 @@ pub fn check(raft: &Raft) {
     assert!(last.term <= raft.term(), "an entry of term {} in term {}", last.term, raft.term());
     let durable = raft.core.durable.hard_state;
     assert!(durable.term <= raft.term(), "durable term {} in term {}", durable.term, raft.term());
+    if let Role::Follower(follower) = &raft.role {
+        follower.check();
+    }
     if let Role::Leader(_) = &raft.role {
         let own = Some(raft.config().id);
         assert_eq!(raft.hard_state().voted_for, own, "a leader voted for itself");

@@ -155,7 +155,8 @@ impl Raft {
     fn adopt_term(&mut self, now: Instant, term: Term) {
         self.core.begin_term(term);
         self.core.end_old_leadership();
-        // Its timer goes on: a term that it learns of, and does not vote in, gains it no patience.
+        // The election timer goes on: to learn of a term, without giving a vote in it, is no reason to
+        // wait longer.
         match &mut self.role {
             Role::Follower(follower) => follower.forget_leader(&mut self.core),
             Role::Candidate(candidate) => {
@@ -208,18 +209,19 @@ impl Raft {
 
     /// A message of the current term, to the role that it is for.
     fn dispatch(&mut self, now: Instant, from: NodeId, message: Message) -> Transition {
-        let is_leaders = matches!(
+        let speaks_as_leader = matches!(
             message,
             Message::AppendEntries(_)
                 | Message::Heartbeat(_)
                 | Message::InstallSnapshot(_)
                 | Message::TimeoutNow(_)
         );
-        if is_leaders && !self.follow(now, from) {
+        if speaks_as_leader && !self.follow(now, from) {
             self.core.violation(from, "two leaders in one term");
             return Transition::Stay;
         }
-        // Who only asks whether it would be elected has not voted, and may be asked for its vote.
+        // A pre-candidate that has not voted in this term may give its vote away, and follows then. A
+        // candidate has: it voted for itself.
         if let (Role::Candidate(_), Message::RequestVote(request)) = (&self.role, &message)
             && self.core.would_grant(from, request)
         {

@@ -100,6 +100,8 @@ impl Rounds {
             self.confirmed += 1;
             self.confirmed_at = self.open.pop_front().expect("open rounds lie above the confirmed one");
         }
+        let open = self.open.len() as u64;
+        assert_eq!(self.confirmed + open, self.current, "{open} rounds are open");
         let count = self.under_way.iter().take_while(|(needed, ..)| *needed <= round).count();
         self.under_way.drain(..count).map(|(_, index, reader)| (index, reader)).collect()
     }

@@ -154,8 +154,7 @@ impl<D: Disk> Replica<D> {
     fn wait_for_snapshot(&mut self, arrival: &Arrival, at_least: LogIndex, for_backup: bool) {
         let (client, request) = (arrival.client, arrival.request.id);
         if self.snapshots.backups.waiters.len() >= Backups::<D::File>::MAX_WAITERS {
-            let busy = "too many wait for a snapshot; try again in a moment".to_owned();
-            return self.refuse(client, request, Refused::Busy(busy));
+            return self.refuse_as_busy(arrival, "too many wait for a snapshot");
         }
         self.snapshots.backups.waiters.push(Waiter { client, request, at_least, for_backup });
     }

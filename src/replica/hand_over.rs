@@ -99,8 +99,7 @@ impl<D: Disk> Replica<D> {
             return self.answer(arrival.client, arrival.request.id, ResponseBody::Transferred);
         }
         if self.hand_over.asked.len() >= MAX_ASKED {
-            let busy = "too many requests wait for a hand-over; try again in a moment".to_owned();
-            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+            return self.refuse_as_busy(&arrival, "too many requests wait for a hand-over");
         }
         match self.raft.transfer_leadership(now, to) {
             Ok(()) => {

@@ -9,9 +9,9 @@ use crate::types::LogIndex;
 
 /// Reads that are not answered yet.
 ///
-/// A linearizable read (thesis 6.4) passes through three places: `turn`, until the turn ends and all its reads are asked for
-/// as one batch; `asked`, until the leader has confirmed a read index for the batch; `confirmed`,
-/// until that index is applied here. A stale one begins at the last of them.
+/// A linearizable read (thesis 6.4) passes through three places: `turn`, until the turn ends and all its
+/// reads are asked for as one batch; `asked`, until the leader has confirmed a read index for the batch;
+/// `confirmed`, until that index is applied here. A stale one begins at the last of them.
 ///
 /// Invariants: `count` and `bytes` are over all three; `bytes` stays below `MAX_BYTES` but for the
 /// last one that came.

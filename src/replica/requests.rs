@@ -17,6 +17,8 @@ use crate::wire::client::{
     Bound, Command, NodeStatus, Outcome, Refused, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
 
+const TOO_MANY_WRITES: &str = "too many writes are under way";
+
 impl<D: Disk> Replica<D> {
     /// Serves a request that has just arrived, or was parked and is looked at again.
     pub(super) fn serve(&mut self, now: Instant, arrival: Arrival) {
@@ -57,8 +59,7 @@ impl<D: Disk> Replica<D> {
     /// The request waits for a leader, for as long as it may.
     pub(super) fn park(&mut self, now: Instant, arrival: Arrival) {
         if self.parking.is_full() {
-            let busy = "too many requests wait for a leader; try again in a moment".to_owned();
-            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+            return self.refuse_as_busy(&arrival, "too many requests wait for a leader");
         }
         if now >= arrival.leave_at {
             return self.refuse(arrival.client, arrival.request.id, Refused::NoLeader);
@@ -83,8 +84,7 @@ impl<D: Disk> Replica<D> {
 
     pub(super) fn on_read(&mut self, arrival: Arrival, stale: bool) {
         if self.reads.is_full() {
-            let busy = "too many reads are under way; try again in a moment".to_owned();
-            return self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+            return self.refuse_as_busy(&arrival, "too many reads are under way");
         }
         match stale {
             true => self.reads.push_stale(self.raft.log().applied(), arrival),
@@ -103,18 +103,16 @@ impl<D: Disk> Replica<D> {
             let body = ResponseBody::Written { outcome, cached: true };
             return self.answer_at(arrival.client, arrival.request.id, revision, body);
         }
-        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write)
-            && !self.writes.is_full()
-        // else it is refused below
-        {
+        if self.writes.is_full() {
+            return self.refuse_as_busy(&arrival, TOO_MANY_WRITES);
+        }
+        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
             return self.wait_for(index, &arrival);
         }
         if let Some(refused) = self.lacks_space(&write.operation) {
             return self.refuse(arrival.client, arrival.request.id, refused);
         }
-        if let Some(index) = self.propose(now, arrival, &Command::Write(write.clone())) {
-            self.writes.on_proposed(index, &write);
-        }
+        self.propose(now, arrival, &Command::Write(write));
     }
 
     fn wait_for(&mut self, index: LogIndex, arrival: &Arrival) {
@@ -123,11 +121,10 @@ impl<D: Disk> Replica<D> {
         self.writes.wait_for(index, term, waiter);
     }
 
-    fn propose(&mut self, now: Instant, arrival: Arrival, command: &Command) -> Option<LogIndex> {
+    /// Puts a command into the log, and has its client wait for the entry to be applied.
+    fn propose(&mut self, now: Instant, arrival: Arrival, command: &Command) {
         if self.writes.is_full() {
-            let busy = "too many writes are under way; try again in a moment".to_owned();
-            self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
-            return None;
+            return self.refuse_as_busy(&arrival, TOO_MANY_WRITES);
         }
         let mut out = Writer::new();
         command.encode(&mut out);
@@ -136,20 +133,17 @@ impl<D: Disk> Replica<D> {
             Ok(index) if is_planted(Bug::AnsweredBeforeCommit) => {
                 let body = ResponseBody::Written { outcome: Outcome::Done, cached: false };
                 self.answer_at(arrival.client, arrival.request.id, index.into(), body);
-                return Some(index);
             }
             Ok(index) => {
+                self.writes.on_proposed(index, command);
                 self.wait_for(index, &arrival);
-                return Some(index);
             }
             Err(ProposeError::NotLeader) => self.refer_to_leader(arrival),
             Err(ProposeError::Transferring) => self.park(now, arrival),
             Err(ProposeError::Full) => {
-                let busy = "the log waits for a majority of disks; try again in a moment".to_owned();
-                self.refuse(arrival.client, arrival.request.id, Refused::Busy(busy));
+                self.refuse_as_busy(&arrival, "the log waits for a majority of disks");
             }
         }
-        None
     }
 
     /// Applies a committed command and answers who waits for its entry.
@@ -262,6 +256,12 @@ impl<D: Disk> Replica<D> {
 
     pub(super) fn refuse(&mut self, client: ClientConnection, request: u64, refused: Refused) {
         self.answer(client, request, ResponseBody::Refused(refused));
+    }
+
+    /// A cap is reached that makes room by itself.
+    pub(super) fn refuse_as_busy(&mut self, arrival: &Arrival, cause: &str) {
+        let busy = Refused::Busy(format!("{cause}; try again in a moment"));
+        self.refuse(arrival.client, arrival.request.id, busy);
     }
 
     fn answer_at(&mut self, client: ClientConnection, id: u64, revision: Revision, body: ResponseBody) {

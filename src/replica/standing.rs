@@ -6,8 +6,8 @@
 //! one had come: a boot, and an index up to which its disk has the log **and** which is committed,
 //! since only what is committed is never taken back. A leader sees that of its followers with each
 //! acknowledgement; everybody tells everybody, at most once a heartbeat and only news, what it
-//! knows of all, and repeats it now and then in case it was lost. It is stored with the next write of the log: nothing waits for it. Who comes back
-//! below is not linked to (`server/peers/judge.rs`).
+//! knows of all, and repeats it now and then in case it was lost. It is stored with the next write of
+//! the log: nothing waits for it. Who comes back below is not linked to (`server/peers/judge.rs`).
 
 use std::collections::BTreeSet;
 

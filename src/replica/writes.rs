@@ -49,14 +49,17 @@ impl Writes {
         self.waiting.entry((index, term)).or_default().push(waiter);
     }
 
-    pub(super) fn on_proposed(&mut self, index: LogIndex, write: &Write) {
-        self.in_flight.insert((write.client.clone(), write.sequence), index);
+    /// A command of a client is in the log. Only writes are sent again under their old name.
+    pub(super) fn on_proposed(&mut self, index: LogIndex, command: &Command) {
+        if let Command::Write(write) = command {
+            self.in_flight.insert((write.client.clone(), write.sequence), index);
+        }
     }
 
     /// The entry that holds this very write already, if it is in the log and not applied.
     pub(super) fn find_in_flight(&self, log: &Log, write: &Write) -> Option<LogIndex> {
         let index = *self.in_flight.get(&(write.client.clone(), write.sequence))?;
-        let held = write_of(log.entry(index)?)?;
+        let Command::Write(held) = command_of(log.entry(index)?)? else { return None };
         let is_same = held.client == write.client
             && held.sequence == write.sequence
             && held.operation == write.operation;
@@ -102,8 +105,8 @@ impl Writes {
     pub(super) fn rebuild(&mut self, log: &Log, applied: LogIndex) {
         self.in_flight.clear();
         for entry in log.entries_from(applied.next(), usize::MAX) {
-            if let Some(write) = write_of(&entry) {
-                self.on_proposed(entry.index, &write);
+            if let Some(command) = command_of(&entry) {
+                self.on_proposed(entry.index, &command);
             }
         }
     }
@@ -114,10 +117,7 @@ impl Writes {
     }
 }
 
-fn write_of(entry: &Entry) -> Option<Write> {
+fn command_of(entry: &Entry) -> Option<Command> {
     let Payload::Command(command) = &entry.payload else { return None };
-    match Command::decode(command.clone()) {
-        Ok(Command::Write(write)) => Some(write),
-        _ => None,
-    }
+    Command::decode(command.clone()).ok()
 }

@@ -15,7 +15,8 @@
 //!
 //! Below the loop, `node` joins the replica and the connections, `message_bus` knows who is behind
 //! each connection, `peers`, `dialler` and `founding` hold the rules of links between nodes, and
-//! `admission` those of who may connect at all. `place` takes the port before anything is written. None of them knows mio or a clock.
+//! `admission` those of who may connect at all. `place` takes the port before anything is written.
+//! None of them knows mio or a clock.
 
 pub mod admission;
 mod complaints;

@@ -3,8 +3,8 @@
 //! Raft's promises are only as good as its memory: "persistent state on all servers" must be
 //! "updated on stable storage before responding to RPCs" (the paper's Figure 2). Everything of that
 //! kind is a record in one **log**: the directory's identity and boot number, term and vote, the
-//! entries, how far peers were seen to come. One turn of the loop makes one record, one write and one sync,
-//! whatever is in it; no second file can disagree with the first.
+//! entries, how far peers were seen to come. One turn of the loop makes one record, one write and
+//! one sync, whatever is in it; no second file can disagree with the first.
 //!
 //! The log lies in numbered **segments** of a fixed size (`segment.rs` has their bytes). They are
 //! made of spares that idle turns fill with zeroes (`spares.rs`), so that a sync in a busy turn stores
@@ -279,9 +279,9 @@ impl<D: Disk> Storage<D> {
     /// Opens the directory of `node`, creating what is missing, and makes the new boot number, and
     /// all that was recovered, durable.
     ///
-    /// `incarnation` is drawn by the caller: it is taken for a new directory; of any other it makes the
-    /// step to the new boot number. A crash at any
-    /// moment, also during the first boot, leaves what the next call finishes by itself.
+    /// `incarnation` is random. A new directory takes it for its own; in any other it only decides by
+    /// how much the boot number rises (see [`BootNumber::next`]). A crash at any moment, also during the
+    /// first boot, leaves what the next call finishes by itself.
     ///
     /// # Errors
     /// See [`OpenError`]. A directory that is refused was not changed.
@@ -297,8 +297,8 @@ impl<D: Disk> Storage<D> {
         let restored = recovery::restored(&mut disk, Some(node), survey.as_ref())?;
         let snapshot = survey.as_ref().and_then(recovery::Survey::snapshot_id);
         let Sorted { spares, useless } = recovery::sort_files(&mut disk, options, snapshot)?;
-        // A snapshot that the log no longer names goes last, and a backup that was used up: the record
-        // that names another was read, but it may not be on the disk before `resume` has put it there.
+        // A snapshot that the log no longer names, and a backup that was used up, are removed last: the
+        // record that names their successor could be read, but `resume` makes sure that it is on the disk.
         let is_last = |name: &String| {
             let is_built_on = is_snapshot_name(name) || restore::restored_node(name).is_some();
             is_built_on && !is_planted(Bug::SnapshotRemovedEarly)

@@ -155,8 +155,8 @@ fn check_new<D: Disk>(disk: &mut D) -> Result<(), OpenError> {
     }
 }
 
-/// Makes all that was found durable, and this boot's number (of which some is `drawn`), and gives the end of the log and
-/// what it adds up to.
+/// Makes durable all that was found, and the number of this boot, which rises by a step that depends on
+/// `drawn`. Gives the end of the log, and what it adds up to.
 pub(super) fn resume<D: Disk>(
     disk: &mut D,
     options: Options,

@@ -2,10 +2,11 @@
 //!
 //! Files are prepared before they are needed, since a sync is cheap only when nothing but data
 //! changes: no size, no block, no name. A **spare** is filled with written zeroes in slices of idle
-//! turns (`spares.rs`). A segment begins as a spare: its header page, the state carried over and the record that
-//! did not fit into the segment before are written and synced, and only then does the file get the
-//! segment's name. A segment that a snapshot has replaced becomes a spare again. So a file with a segment's name always has what it began with, and whatever is
-//! found wrong there is damage, never the trace of a crash.
+//! turns (`spares.rs`). A segment begins as a spare: its header page, the state carried over and the
+//! record that did not fit into the segment before are written and synced, and only then does the file
+//! get the segment's name. So a file with that name always has what it began with, and whatever is
+//! found wrong there is damage, never the trace of a crash. A segment that a snapshot has replaced
+//! becomes a spare again.
 
 use std::collections::VecDeque;
 use std::io;

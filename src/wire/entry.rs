@@ -167,9 +167,9 @@ impl SnapshotId {
 pub struct Reached {
     /// The highest boot of its directory.
     pub boot: BootNumber,
-    /// Boots before that one had the log up to here on disk, and all of that was committed.
+    /// Up to here the boots **before** `boot` had the log on disk, as far as it was committed.
     pub before: LogIndex,
-    /// So had that boot, or one before.
+    /// Up to here any boot had it, `boot` included.
     pub index: LogIndex,
 }
 
@@ -192,9 +192,9 @@ impl Reached {
         *self != old
     }
 
-    /// Whether a node forgot something that introduces itself with this boot and the last index of
-    /// its log on disk. Of what its own boot has reached nothing follows: it goes on while its words are
-    /// under way.
+    /// Whether a node has forgotten something, if it introduces itself with this boot and with this
+    /// last index of its log on disk. What that very boot has reached is not held against it: its log
+    /// has grown since it said so.
     #[must_use]
     pub fn forgotten_by(&self, boot: BootNumber, last_index: LogIndex) -> Option<Forgotten> {
         let floor = self.floor(boot);
@@ -204,7 +204,7 @@ impl Reached {
         }
     }
 
-    /// What boots before this one, which is not below `self.boot`, had reached.
+    /// What the boots before `boot` had reached. `boot` is not below `self.boot`.
     fn floor(&self, boot: BootNumber) -> LogIndex {
         if self.boot < boot { self.index } else { self.before }
     }

@@ -69,6 +69,22 @@ fn silent_leader_is_named_to_the_others_and_its_late_answer_taken() {
 }
 
 #[test]
+fn highest_term_that_a_node_can_claim_ends_no_client() {
+    let mut script = Script::new(&[A, B, C]);
+    script.term = u64::MAX;
+    script.put();
+    script.pull();
+    script.welcome(A);
+    script.pull();
+    script.advance(100);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    script.written(B, 11, false);
+    assert_eq!(script.done().node, NodeId(2), "it leads, in whatever term");
+}
+
+#[test]
 fn leader_that_was_slow_lately_is_waited_for_twice_as_long() {
     let mut script = Script::with_put_at_leader();
     script.advance(90);
