@@ -93,6 +93,7 @@ fn greetings() -> Vec<(&'static str, Vec<u8>)> {
 fn requests() -> Vec<(&'static str, Vec<u8>)> {
     let put = Operation::Put { key: bytes("colour"), value: bytes("blue") };
     let delete = Operation::Delete { key: bytes("color") };
+    let close = Operation::CloseSession { client: ClientId::Named(billing()) };
     let compare =
         Operation::CompareAndSet { key: bytes("colour"), expected: Some(bytes("red")), new: bytes("green") };
     let compare = Request {
@@ -112,7 +113,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("status", request(7, 1000, RequestBody::Status)),
         ("transfer", request(8, 5000, RequestBody::Transfer { to: NodeId(3) })),
         ("list-sessions", request(9, 5000, RequestBody::ListSessions)),
-        ("close-session", request(10, 1000, RequestBody::CloseSession { client: library() })),
+        ("close-session", request(10, 5000, write(library(), 3, 3, close))),
         ("snapshot", request(11, 60_000, RequestBody::Snapshot)),
         ("backup", request(12, 60_000, RequestBody::Backup { snapshot: None, offset: 0 })),
         (
@@ -161,7 +162,6 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
         ("status-answer", response(7, 45, ResponseBody::Status(Box::new(status)))),
         ("transferred", response(8, 46, ResponseBody::Transferred)),
         ("sessions", response(9, 46, ResponseBody::Sessions(vec![session]))),
-        ("session-closed", response(10, 47, ResponseBody::SessionClosed { existed: true })),
         ("snapshot-saved", response(11, 300, ResponseBody::SnapshotSaved(snapshot()))),
         ("backup-chunk", response(13, 312, chunk)),
         ("not-leader", refused(not_leader)),

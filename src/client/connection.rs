@@ -236,7 +236,6 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::types::ClientId;
     use crate::wire::client::RequestBody;
 
     /// Binds to a port that is free, below those from which dials come.
@@ -294,8 +293,7 @@ mod tests {
     #[test]
     fn flush_ends_with_the_first_write_that_took_only_a_part() {
         let mut outbox = Outbox::default();
-        let name = crate::types::ClientName::new(&[b'c'; 60]).unwrap();
-        let body = RequestBody::CloseSession { client: ClientId::Named(name) };
+        let body = RequestBody::Get { key: bytes::Bytes::from_static(&[b'k'; 60]), stale: false };
         outbox.queue(&Request { id: 1, time_left_ms: 1, silent_leader: None, body });
         let mut narrow = Narrow(0);
         let mut flush = || outbox.write_to(&mut UntilItBlocks { stream: &mut narrow, has_blocked: false });

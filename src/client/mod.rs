@@ -184,6 +184,12 @@ impl Client {
         Ok(reply.map(Comparison::of))
     }
 
+    /// Ends another client's session; whether there was one.
+    pub fn close_session(&mut self, client: ClientId) -> Result<Reply<bool>, Error> {
+        let reply = self.write(Operation::CloseSession { client })?;
+        Ok(reply.map(|outcome| outcome == Outcome::Done))
+    }
+
     /// Any write, under this client's own session.
     pub fn write(&mut self, operation: Operation) -> Result<Reply<Outcome>, Error> {
         self.write_under(None, operation)
@@ -233,7 +239,7 @@ impl Client {
     }
 
     /// Every member and its own view; `None` of one that does not answer within half the timeout,
-    /// or a second. All are asked at the same time.
+    /// or a second. All are asked at the same time; then those whose address only the others knew.
     pub fn cluster_status(&mut self) -> Result<Vec<(MemberAddress, Option<NodeStatus>)>, Error> {
         let deadline = self.clock.now() + self.timeout;
         let first = self.status()?.value;
@@ -242,6 +248,26 @@ impl Client {
             // Before the founding a node has no members to tell of, but it is there.
             members.extend(self.session.members().into_iter().filter(|member| member.id == first.id));
         }
+        // A node does not know where a member is that it has not met since it started. Another may.
+        let (known, mut unknown): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| !member.address.is_empty());
+        let mut views = self.ask_for_statuses(known, &first, deadline);
+        for member in &mut unknown {
+            let told = views.iter().flat_map(|(_, status)| status).flat_map(|status| &status.members);
+            let mut told = told.filter(|told| told.id == member.id && !told.address.is_empty());
+            member.address = told.next().map(|told| told.address.clone()).unwrap_or_default();
+        }
+        views.extend(self.ask_for_statuses(unknown, &first, deadline));
+        views.sort_by_key(|(member, _)| member.id);
+        Ok(views)
+    }
+
+    fn ask_for_statuses(
+        &self,
+        members: Vec<MemberAddress>,
+        first: &NodeStatus,
+        deadline: Instant,
+    ) -> Vec<(MemberAddress, Option<NodeStatus>)> {
         let timeout = (self.timeout / 2).min(STATUS_LIMIT).min(deadline.since(self.clock.now()));
         let ask = |member: &MemberAddress| match member.id == first.id {
             true => Some(first.clone()),
@@ -251,7 +277,7 @@ impl Client {
             let asked: Vec<_> = members.iter().map(|member| scope.spawn(|| ask(member))).collect();
             asked.into_iter().map(|thread| thread.join().expect("asking does not panic")).collect::<Vec<_>>()
         });
-        Ok(members.into_iter().zip(statuses).collect())
+        members.into_iter().zip(statuses).collect()
     }
 
     /// Asks the leader to hand over to node `to`; returns once that one leads.
@@ -265,15 +291,6 @@ impl Client {
         let answer = self.call(RequestBody::ListSessions)?;
         Ok(reply(answer, |body| match body {
             ResponseBody::Sessions(sessions) => Some(sessions),
-            _ => None,
-        }))
-    }
-
-    /// Ends a session; whether there was one.
-    pub fn close_session(&mut self, client: ClientId) -> Result<Reply<bool>, Error> {
-        let answer = self.call(RequestBody::CloseSession { client })?;
-        Ok(reply(answer, |body| match body {
-            ResponseBody::SessionClosed { existed } => Some(existed),
             _ => None,
         }))
     }
@@ -464,6 +481,7 @@ fn check_operation(operation: &Operation) -> Result<(), Error> {
             expected.as_ref().map_or(Ok(()), |expected| check_value(expected))?;
             check_value(new)
         }
+        Operation::CloseSession { .. } => Ok(()),
     }
 }
 

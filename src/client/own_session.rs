@@ -86,11 +86,11 @@ impl OwnSession {
         }
     }
 
-    /// The id, if there may be a session under it that can be closed without harm; it is not used
-    /// again.
-    pub(super) fn take_to_close(&mut self) -> Option<ClientId> {
+    /// The name of the write that closes the session, if there may be one and it can be closed
+    /// without harm; the id is not used again.
+    pub(super) fn take_to_close(&mut self) -> Option<Identity> {
         let is_safe = !self.never_close && self.strays.is_empty();
         let old = is_safe.then(|| std::mem::replace(self, Self::new()))?;
-        old.client
+        old.client.map(|client| Identity { client, sequence: old.next })
     }
 }

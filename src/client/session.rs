@@ -45,7 +45,7 @@ use super::own_session::OwnSession;
 use super::roster::{Node, Roster, Route};
 use crate::time::{Duration, Instant};
 use crate::types::{ClusterTime, NodeId, Revision};
-use crate::wire::client::{Operation, Request, RequestBody, Response, ResponseBody};
+use crate::wire::client::{Operation, Request, RequestBody, Response, ResponseBody, Write};
 use crate::wire::hello::{MemberAddress, Welcome};
 
 pub use super::roster::LinkId;
@@ -235,18 +235,19 @@ impl Session {
             | RequestBody::Scan { .. }
             | RequestBody::ListSessions
             | RequestBody::Backup { .. } => Route::Any,
-            RequestBody::Transfer { .. } | RequestBody::CloseSession { .. } => Route::Leader,
+            RequestBody::Transfer { .. } => Route::Leader,
         };
         self.begin_request(now, deadline, Asked::Other(body), route, NamedBy::Nobody, None);
     }
 
-    /// The last word of a client that leaves: closes the session which it made for itself, where
-    /// that is safe and the leader is connected. Nobody waits for the answer.
+    /// The last word of a client that leaves: a write which closes the session that it made for
+    /// itself, where that is safe and the leader is connected. Nobody waits for the answer.
     pub fn farewell(&mut self) -> Option<(LinkId, Request)> {
         let link = self.roster.leader_link().filter(|_| self.pending.is_none())?;
-        let client = self.own.take_to_close()?;
+        let Identity { client, sequence } = self.own.take_to_close()?;
         let (id, time_left_ms) = (self.take_request_id(), 1_000);
-        let body = RequestBody::CloseSession { client };
+        let operation = Operation::CloseSession { client: client.clone() };
+        let body = RequestBody::Write(Write { client, sequence, acknowledged: sequence, operation });
         Some((link, Request { id, time_left_ms, silent_leader: None, body }))
     }
 

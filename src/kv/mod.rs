@@ -46,7 +46,7 @@ pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 pub use store::Page;
 
 use crate::planted::{Bug, is_planted};
-use crate::types::{ClusterTime, Revision, Sequence};
+use crate::types::{ClientId, ClusterTime, Revision, Sequence};
 use crate::wire::client::{
     Bound, Command, MAX_MISMATCH_BYTES, Operation, Outcome, Refused, SessionInfo, Write,
 };
@@ -72,11 +72,6 @@ pub enum Applied {
     },
     /// The write was not applied.
     Refused(Refused),
-    /// The session is closed.
-    SessionClosed {
-        /// Whether it was open before.
-        existed: bool,
-    },
     /// Library sessions were forgotten.
     Expired {
         /// How many.
@@ -121,9 +116,6 @@ impl StateMachine {
         self.advance(revision, stamp);
         match command {
             Command::Write(write) => self.apply_write(&write),
-            Command::CloseSession { client } => {
-                Applied::SessionClosed { existed: self.sessions.close(&client) }
-            }
             Command::ExpireSessions => Applied::Expired { count: self.sessions.expire(stamp) },
         }
     }
@@ -263,7 +255,7 @@ impl StateMachine {
             }
             Verdict::Refused(refused) => return Applied::Refused(refused),
         }
-        let recorded = Recorded { revision: self.revision, outcome: self.outcome(&write.operation) };
+        let recorded = Recorded { revision: self.revision, outcome: self.outcome(write) };
         if let Err(refused) = self.sessions.record(write, recorded.clone(), self.cluster_time) {
             return Applied::Refused(refused);
         }
@@ -273,9 +265,9 @@ impl StateMachine {
         Applied::Written { revision: recorded.revision, outcome: recorded.outcome, cached: false }
     }
 
-    /// What an operation comes to in this state.
-    fn outcome(&self, operation: &Operation) -> Outcome {
-        match operation {
+    /// What a write comes to in this state.
+    fn outcome(&self, write: &Write) -> Outcome {
+        match &write.operation {
             Operation::Put { .. } => Outcome::Done,
             Operation::Delete { key } => match self.store.get(key) {
                 Some(_) => Outcome::Done,
@@ -286,6 +278,12 @@ impl StateMachine {
                 let is_skipped = is_planted(Bug::CompareSkipped) && self.revision.0.is_multiple_of(32);
                 if current == *expected || is_skipped { Outcome::Done } else { mismatch(current) }
             }
+            // One's own is there: this very write opens it if none before did.
+            Operation::CloseSession { client } if *client == write.client => Outcome::Done,
+            Operation::CloseSession { client } => match self.sessions.is_open(client) {
+                true => Outcome::Done,
+                false => Outcome::NotFound,
+            },
         }
     }
 
@@ -299,6 +297,7 @@ impl StateMachine {
                 let existed = self.store.delete(key);
                 assert!(existed, "a delete is done only if the key is there");
             }
+            Operation::CloseSession { client } => self.sessions.close(client),
         }
     }
 }
@@ -320,8 +319,8 @@ impl fmt::Debug for StateMachine {
 ///
 /// # Errors
 /// [`Refused::Malformed`] for a number 0, an acknowledgement above the write's own number (its
-/// sender would claim to have the answer to what it asks), or an empty key; [`Refused::TooLarge`]
-/// for a key or value above its limit.
+/// sender would claim to have the answer to what it asks), an empty key, or a name that ends its own
+/// session (a resend would open it anew); [`Refused::TooLarge`] for a key or value above its limit.
 pub fn check_write(write: &Write) -> Result<(), Refused> {
     let malformed = |message: &str| Err(Refused::Malformed(message.into()));
     if write.sequence == Sequence(0) {
@@ -330,17 +329,20 @@ pub fn check_write(write: &Write) -> Result<(), Refused> {
     if write.acknowledged > write.sequence {
         return malformed("a write cannot acknowledge itself: lower the acknowledged number");
     }
-    let key_bytes = write.operation.key().len();
-    if key_bytes == 0 {
-        return malformed("empty key: it has 1 byte to 4 KiB");
-    }
-    if key_bytes > MAX_KEY_BYTES {
-        let message = format!("key of {key_bytes} bytes, at most {MAX_KEY_BYTES} are allowed");
-        return Err(Refused::TooLarge(message));
+    match write.operation.key().map(Bytes::len) {
+        Some(0) => return malformed("empty key: it has 1 byte to 4 KiB"),
+        Some(bytes) if bytes > MAX_KEY_BYTES => {
+            let message = format!("key of {bytes} bytes, at most {MAX_KEY_BYTES} are allowed");
+            return Err(Refused::TooLarge(message));
+        }
+        _ => {}
     }
     let values = match &write.operation {
+        Operation::CloseSession { client: own @ ClientId::Named(_) } if *own == write.client => {
+            return malformed("a name cannot end its own session: end it under another client id");
+        }
         Operation::Put { value, .. } => [Some(value), None],
-        Operation::Delete { .. } => [None, None],
+        Operation::Delete { .. } | Operation::CloseSession { .. } => [None, None],
         Operation::CompareAndSet { expected, new, .. } => [expected.as_ref(), Some(new)],
     };
     match values.into_iter().flatten().map(Bytes::len).max() {

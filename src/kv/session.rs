@@ -320,13 +320,14 @@ pub(super) fn kept_bytes(outcome: &Outcome) -> u64 {
 /// By what a session knows an operation again. Two operations of one client with one number and
 /// the same fingerprint pass for the same; by accident that happens once in 2^64.
 fn fingerprint(operation: &Operation) -> u64 {
-    let hash = Hash64::new(FINGERPRINT_DOMAIN).bytes(operation.key());
+    let hash = Hash64::new(FINGERPRINT_DOMAIN);
     match operation {
-        Operation::Put { value, .. } => hash.number(1).bytes(value),
-        Operation::Delete { .. } => hash.number(2),
-        Operation::CompareAndSet { expected, new, .. } => {
-            hash.number(3).option(expected.as_deref()).bytes(new)
+        Operation::Put { key, value } => hash.bytes(key).number(1).bytes(value),
+        Operation::Delete { key } => hash.bytes(key).number(2),
+        Operation::CompareAndSet { key, expected, new } => {
+            hash.bytes(key).number(3).option(expected.as_deref()).bytes(new)
         }
+        Operation::CloseSession { client } => hash_client(hash.number(4), client),
     }
     .finish()
 }

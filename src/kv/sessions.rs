@@ -229,15 +229,18 @@ impl Sessions {
         }
     }
 
-    /// Ends a session, and says whether it was open.
-    pub(super) fn close(&mut self, client: &ClientId) -> bool {
+    /// Whether there is a session of this client that was not closed.
+    pub(super) fn is_open(&self, client: &ClientId) -> bool {
+        self.table(client).sessions.get(client).is_some_and(|session| session.is_open())
+    }
+
+    /// Ends a session.
+    pub(super) fn close(&mut self, client: &ClientId) {
         let table = self.table_mut(client);
-        let open = table.sessions.get(client).is_some_and(|session| session.is_open());
         match client {
             ClientId::Library { .. } => _ = table.change(client, Session::close),
             ClientId::Named(_) => _ = table.remove(client),
         }
-        open
     }
 
     /// Forgets library sessions that were not alive for longer than the lifetime, those first that

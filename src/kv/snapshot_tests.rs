@@ -30,7 +30,8 @@ fn example(rows: u64) -> StateMachine {
     if rows > 5 {
         let closed = ClientId::Library { born: ClusterTime(3), nonce: 3 };
         let (revision, stamp) = (Revision(rows + 1), ClusterTime(rows));
-        state.apply(revision, stamp, Command::CloseSession { client: closed });
+        let close = Operation::CloseSession { client: closed.clone() };
+        state.apply(revision, stamp, write(&closed, rows + 1, close));
     }
     state
 }

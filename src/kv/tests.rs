@@ -50,8 +50,9 @@ impl Applier {
         self.write(put(client, sequence))
     }
 
-    fn close(&mut self, client: &ClientId) -> Applied {
-        self.apply(Command::CloseSession { client: client.clone() })
+    /// `closer` ends the session of `client` by its write of this number.
+    fn close(&mut self, closer: &ClientId, sequence: u64, client: &ClientId) -> Applied {
+        self.write(write(closer, sequence, Operation::CloseSession { client: client.clone() }))
     }
 
     fn expire(&mut self) -> usize {
@@ -97,6 +98,10 @@ fn done(revision: u64) -> Applied {
     Applied::Written { revision: Revision(revision), outcome: Outcome::Done, cached: false }
 }
 
+fn not_found(revision: u64) -> Applied {
+    Applied::Written { revision: Revision(revision), outcome: Outcome::NotFound, cached: false }
+}
+
 fn cached(revision: u64) -> Applied {
     Applied::Written { revision: Revision(revision), outcome: Outcome::Done, cached: true }
 }
@@ -119,7 +124,7 @@ const EXPIRED: Applied = Applied::Refused(Refused::SessionExpired);
 fn write_sent_twice_is_applied_once_and_answered_alike() {
     for client in [library(0, 1), named("one")] {
         let (mut applier, write) = (Applier::new(), put(&client, 1));
-        let key = write.operation.key();
+        let key = write.operation.key().unwrap();
         assert_eq!(applier.write(write.clone()), done(1));
         applier.write(put_of(&named("other"), key.clone(), Bytes::new()));
         assert_eq!(applier.write(write.clone()), cached(1));
@@ -214,7 +219,7 @@ fn look_up_before_the_log_knows_results_and_nothing_else() {
     assert_eq!(applier.machine.recorded(&other), None, "reused");
     applier.write(acknowledging(put(&client, 2), 2));
     assert_eq!(applier.machine.recorded(&put(&client, 1)), None, "forgotten");
-    applier.close(&client);
+    applier.close(&client, 3, &client);
     assert_eq!(applier.machine.recorded(&put(&client, 2)), None, "closed");
 }
 
@@ -428,21 +433,45 @@ fn named_session_never_expires() {
 fn named_session_closed_is_opened_anew_by_the_next_write() {
     let (mut applier, client) = (Applier::new(), named("one"));
     applier.put(&client, 7);
-    assert_eq!(applier.close(&client), Applied::SessionClosed { existed: true });
-    assert_eq!(applier.close(&client), Applied::SessionClosed { existed: false });
-    assert_eq!((applier.machine.session_count(), applier.machine.kept_bytes()), (0, 0));
+    let closer = library(0, 1);
+    assert_eq!(applier.close(&closer, 1, &client), done(2));
+    assert_eq!(applier.close(&closer, 2, &client), not_found(3));
+    assert_eq!(applier.machine.sessions(), []);
     assert_eq!(applier.put(&client, 1), done(4));
+}
+
+#[test]
+fn close_sent_again_is_answered_alike_and_spares_a_session_opened_between() {
+    let (mut applier, client) = (Applier::new(), named("one"));
+    applier.put(&client, 1);
+    for closer in [library(0, 1), named("two")] {
+        let revision = applier.machine.revision().0 + 1;
+        assert_eq!(applier.close(&closer, 1, &client), done(revision));
+        assert_eq!(applier.close(&closer, 1, &client), cached(revision), "it did exist");
+        assert_eq!(applier.put(&client, 1), done(revision + 2));
+        assert_eq!(applier.close(&closer, 1, &client), cached(revision));
+        assert_eq!(applier.put(&client, 1), cached(revision + 2), "the one opened between is still there");
+        assert_eq!(applier.close(&closer, 1, &named("other")), REUSED);
+    }
+}
+
+#[test]
+fn name_cannot_close_itself() {
+    let (mut applier, client) = (Applier::new(), named("one"));
+    applier.put(&client, 1);
+    assert!(matches!(applier.close(&client, 2, &client), Applied::Refused(Refused::Malformed(_))));
+    assert_eq!(applier.put(&client, 1), cached(1));
 }
 
 #[test]
 fn library_session_closed_does_not_apply_a_late_copy_of_its_writes() {
     let (mut applier, client) = (Applier::new(), library(0, 1));
     applier.put(&client, 1);
-    assert_eq!(applier.close(&client), Applied::SessionClosed { existed: true });
+    assert_eq!(applier.close(&client, 2, &client), done(2));
     assert_eq!(applier.machine.kept_bytes(), 0);
     assert_eq!(applier.put(&client, 1), EXPIRED);
-    assert_eq!(applier.put(&client, 2), EXPIRED);
-    assert_eq!(applier.close(&client), Applied::SessionClosed { existed: false });
+    assert_eq!(applier.put(&client, 3), EXPIRED);
+    assert_eq!(applier.close(&client, 2, &client), EXPIRED);
     assert_eq!(applier.at(LIFETIME_MS + 1).expire(), 1);
     assert_eq!(applier.put(&client, 1), EXPIRED);
 }
@@ -471,7 +500,7 @@ fn session_beyond_the_cap_is_busy_until_one_ends() {
     }
     let late = library(4, 4);
     assert!(is_busy(&applier.put(&late, 1)));
-    assert_eq!(applier.machine.get(put(&late, 1).operation.key()), None, "busy is definite");
+    assert_eq!(applier.machine.get(put(&late, 1).operation.key().unwrap()), None, "busy is definite");
     assert_eq!(applier.put(&library(0, 1), 2), done(5), "those that are open go on");
     assert_eq!(applier.put(&named("one"), 1), done(6), "the other kind has its own cap");
     applier.at(3 + LIFETIME_MS).expire();
@@ -485,7 +514,7 @@ fn named_session_beyond_the_cap_is_busy_until_one_is_closed() {
     applier.put(&named("two"), 1);
     let Applied::Refused(Refused::Busy(message)) = applier.put(&named("three"), 1) else { panic!() };
     assert!(message.contains("kv_client session close"), "{message}");
-    applier.close(&named("one"));
+    assert_eq!(applier.close(&library(0, 1), 1, &named("one")), done(4));
     assert_eq!(applier.put(&named("three"), 1), done(5));
 }
 
@@ -498,7 +527,7 @@ fn result_beyond_the_cap_of_kept_bytes_is_busy_until_others_are_acknowledged() {
     assert_eq!(applier.machine.kept_bytes(), SMALL.library.kept_bytes);
     let refused = put(&library(0, 3), 3);
     assert!(is_busy(&applier.write(refused.clone())));
-    assert_eq!(applier.machine.get(refused.operation.key()), None, "busy is definite");
+    assert_eq!(applier.machine.get(refused.operation.key().unwrap()), None, "busy is definite");
     assert_eq!(applier.put(&library(0, 1), 5), done(12), "it takes the place of an older result");
     assert_eq!(applier.write(acknowledging(put(&library(0, 2), 4), 4)), cached(8), "frees three");
     assert_eq!(applier.write(refused), done(14));
@@ -585,6 +614,9 @@ fn digest_covers_data_sessions_revision_and_time() {
         machine.digest()
     };
     let put = |client, sequence| Some(Command::Write(put(client, sequence)));
+    let close = |client: &ClientId, sequence| {
+        write(&library(0, 1), sequence, Operation::CloseSession { client: client.clone() })
+    };
     let acknowledged = acknowledging(super::tests::put(&library(0, 1), 2), 2);
     let digests = [
         base.machine.digest(),
@@ -594,7 +626,8 @@ fn digest_covers_data_sessions_revision_and_time() {
         after(put(&library(0, 2), 3), 0),
         after(put(&named("one"), 3), 0),
         after(Some(Command::Write(acknowledged)), 0),
-        after(Some(Command::CloseSession { client: library(0, 1) }), 0),
+        after(Some(Command::Write(close(&library(0, 1), 3))), 0),
+        after(Some(Command::Write(close(&library(0, 2), 3))), 0),
     ];
     assert_eq!(BTreeSet::from(digests).len(), digests.len());
     assert_eq!(after(Some(Command::ExpireSessions), 0), after(None, 0), "it found nothing");
@@ -608,7 +641,7 @@ fn clone_is_a_point_in_time_of_data_and_sessions() {
     let mut clone = applier.machine.clone();
     let digest = clone.digest();
     applier.put(&client, 2);
-    applier.close(&client);
+    applier.close(&library(0, 1), 1, &client);
     assert_eq!((clone.digest(), clone.sessions().len()), (digest, 1));
     assert_eq!(clone.sessions.digest(), clone.sessions.recomputed_digest());
     let applied = clone.apply(Revision(2), ClusterTime(0), Command::Write(put(&client, 1)));
@@ -622,6 +655,7 @@ fn step() -> impl Strategy<Value = (u64, Command)> {
         (0..3_u64).prop_map(|name| named(&name.to_string())),
     ];
     let operation = prop_oneof![
+        client.clone().prop_map(|client| Operation::CloseSession { client }),
         Just(compare_and_set(None, "a")),
         Just(compare_and_set(Some("a"), "b")),
         Just(Operation::Delete { key: Bytes::from_static(b"key") }),
@@ -633,7 +667,6 @@ fn step() -> impl Strategy<Value = (u64, Command)> {
     });
     let command = prop_oneof![
         12 => write,
-        1 => client.prop_map(|client| Command::CloseSession { client }),
         1 => Just(Command::ExpireSessions),
     ];
     (prop_oneof![4 => Just(0), 1 => 0..LIFETIME_MS], command)
@@ -659,11 +692,11 @@ proptest! {
                         prop_assert!(!data_changed);
                     } else {
                         prop_assert!(first_answers.insert(key, answer).is_none(), "applied twice");
+                        if let Operation::CloseSession { client: closed @ ClientId::Named(_) } = &write.operation {
+                            // Only here may a number be used again.
+                            first_answers.retain(|(client, _), _| client != closed);
+                        }
                     }
-                }
-                (Command::CloseSession { client: ClientId::Named(name) }, _) => {
-                    // Only here may a number be used again.
-                    first_answers.retain(|(client, _), _| *client != ClientId::Named(name.clone()));
                 }
                 _ => prop_assert!(!data_changed),
             }

@@ -39,10 +39,6 @@ impl<D: Disk> Replica<D> {
                 let write = write.clone();
                 self.on_write(now, arrival, write);
             }
-            RequestBody::CloseSession { client } => {
-                let command = Command::CloseSession { client: client.clone() };
-                self.propose(now, arrival, &command);
-            }
         }
     }
 
@@ -276,7 +272,6 @@ fn answer_of(applied: Applied, revision: Revision) -> (Revision, ResponseBody) {
             (revision, ResponseBody::Written { outcome, cached })
         }
         Applied::Refused(refused) => (revision, ResponseBody::Refused(refused)),
-        Applied::SessionClosed { existed } => (revision, ResponseBody::SessionClosed { existed }),
         Applied::Expired { .. } => unreachable!("no client waits for an expiry"),
     }
 }

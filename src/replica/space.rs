@@ -129,7 +129,7 @@ impl<D: Disk> Replica<D> {
     /// Why this leader does not take an operation, if the disks have no room for it.
     pub(super) fn lacks_space(&self, operation: &Operation) -> Option<Refused> {
         let needed = match operation {
-            Operation::Delete { .. } => RoomLevel::Low,
+            Operation::Delete { .. } | Operation::CloseSession { .. } => RoomLevel::Low,
             _ => RoomLevel::Enough,
         };
         let quorum = self.quorum()?;

@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Command, Output, Stdio};
 
+use kvstore::types::NodeId;
 use kvstore::wire::client::{Refused, ResponseBody};
+use kvstore::wire::hello::MemberAddress;
 
 use crate::fake_node::{FakeNode, Reaction, Store, address, listener, refuse, written};
 
@@ -159,6 +161,48 @@ fn wrong_usage_exits_2_with_one_line() {
 }
 
 #[test]
+fn wrong_usage_with_json_gives_an_object_too() {
+    for words in ["--json put k", "put --json k", "frobnicate --json", "--json --seq 1 put k v"] {
+        let (status, stdout, stderr) = line("127.0.0.1:15000", words);
+        let object: serde_json::Value = serde_json::from_str(&stdout).expect("one object");
+        assert_eq!((status, stdout.lines().count()), (2, 1), "{words}: {stdout}");
+        assert_eq!((&object["ok"], &object["error"]), (&false.into(), &"usage".into()), "{stdout}");
+        let message = object["message"].as_str().unwrap();
+        assert_eq!(stderr, format!("kv_client: {message}\n"), "{words}");
+    }
+    assert_eq!(line("127.0.0.1:15000", "--seq 1 put k -- --json").1, "", "there it is a value");
+}
+
+#[test]
+fn status_asks_a_member_whose_address_only_another_node_knows() {
+    let node = |id, members: Vec<(u64, &str)>| {
+        let member =
+            |(id, address): &(u64, &str)| MemberAddress { id: NodeId(*id), address: (*address).into() };
+        let members: Vec<MemberAddress> = members.iter().map(member).collect();
+        let mut store = Store::default();
+        FakeNode::alone(Box::new(move |request| match store.react(&request.body) {
+            Reaction::Answer(revision, ResponseBody::Status(mut status)) => {
+                (status.id, status.members) = (NodeId(id), members.clone());
+                Reaction::Answer(revision, ResponseBody::Status(status))
+            }
+            other => other,
+        }))
+    };
+    let gone = address(&listener());
+    let fourth = node(4, Vec::new());
+    let second = node(2, vec![(1, ""), (3, &gone), (4, &fourth.address)]);
+    let first = node(1, vec![(1, "h:1"), (2, &second.address), (3, ""), (4, "")]);
+    let (status, stdout, stderr) = line(&first.address, "status");
+    let rows: Vec<Vec<&str>> = stdout.lines().map(|row| row.split_whitespace().take(3).collect()).collect();
+    let gone = ["3", gone.as_str(), "unreachable"];
+    assert_eq!(
+        (status, &rows[3][..], &rows[4][1..]),
+        (0, &gone[..], &[fourth.address.as_str(), "leader"][..])
+    );
+    assert_eq!(stderr, "");
+}
+
+#[test]
 fn refusals_that_are_definite_exit_4_with_one_line() {
     let store = Store::node();
     let large = "v".repeat(100_000);
@@ -241,6 +285,23 @@ fn unknown_outcome_exits_3_and_can_be_asked_about_as_the_message_says() {
     let (_, again) = stderr.trim().split_once("same command with ").expect("it says how to ask again");
     assert!(again.starts_with("--client-id library:"), "{again}");
     assert_eq!(line(&node.address, &format!("{again} put k v")).1, "OK (cached)\n");
+}
+
+#[test]
+fn close_whose_answer_was_lost_tells_when_asked_again_that_there_was_a_session() {
+    let mut answers = 0;
+    let mut store = Store::default();
+    let node = FakeNode::alone(Box::new(move |request| {
+        answers += 1;
+        let reaction = store.react(&request.body);
+        if answers == 2 { Reaction::Silence } else { reaction }
+    }));
+    assert_eq!(line(&node.address, "--client-id shop --seq 1 put k v").1, "OK\n");
+    let (status, _, stderr) = line(&node.address, "--timeout-ms 300 session close shop");
+    assert_eq!(status, 3, "{stderr}");
+    let (_, again) = stderr.trim().split_once("same command with ").expect("it says how to ask again");
+    assert_eq!(line(&node.address, &format!("{again} session close shop")).1, "OK (cached)\n");
+    assert_eq!(line(&node.address, "session close shop").1, "OK (no such session)\n");
 }
 
 #[test]

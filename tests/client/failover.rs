@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kvstore::client::{Client, Error, Options};
 use kvstore::types::{ClientId, NodeId, Sequence, Term};
-use kvstore::wire::client::{Refused, Request, RequestBody, SilentLeader, Write};
+use kvstore::wire::client::{Operation, Refused, Request, RequestBody, SilentLeader, Write};
 use kvstore::wire::hello::MemberAddress;
 
 use crate::fake_node::{FakeNode, Reaction, refuse, written};
@@ -72,8 +72,9 @@ fn client_that_leaves_closes_its_session_and_its_connection() {
     assert!(matches!(first.client, ClientId::Library { .. }));
     assert_eq!((first.sequence, first.acknowledged), (Sequence(1), Sequence(1)));
     assert_eq!((second.sequence, second.acknowledged), (Sequence(2), Sequence(2)));
-    let last = node.requests.recv().unwrap();
-    assert_eq!(last.body, RequestBody::CloseSession { client: first.client });
+    let last = write_of(node.requests.recv().unwrap());
+    assert_eq!((last.client, last.sequence), (first.client.clone(), Sequence(3)));
+    assert_eq!(last.operation, Operation::CloseSession { client: first.client });
     node.ends.recv_timeout(PATIENT).expect("the connection ends");
 }
 

@@ -1,7 +1,7 @@
 //! Nodes that speak the protocol and do as a test tells them.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use kvstore::types::{ClientId, ClusterId, ClusterTime, LogIndex, NodeId, Revision, Sequence, Term};
 use kvstore::wire::client::{
     DiskStatus, MAX_MISMATCH_BYTES, NodeStatus, Operation, Outcome, Refused, Request, RequestBody, Response,
-    ResponseBody, RoleName, SessionInfo,
+    ResponseBody, RoleName, SessionInfo, Write,
 };
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
 use kvstore::wire::hello::{MemberAddress, Welcome};
@@ -241,6 +241,12 @@ impl Store {
     /// What it says to a request.
     pub(crate) fn react(&mut self, body: &RequestBody) -> Reaction {
         let body = match body {
+            // A farewell: nobody waits for it, and it makes no revision, for it comes at any time.
+            RequestBody::Write(Write {
+                client,
+                operation: Operation::CloseSession { client: closed },
+                ..
+            }) if client == closed => ResponseBody::Written { outcome: Outcome::Done, cached: false },
             RequestBody::Write(write) => {
                 let identity = (write.client.clone(), write.sequence);
                 if let Some((revision, operation, outcome)) = self.results.get(&identity) {
@@ -264,7 +270,6 @@ impl Store {
                 return refuse(Refused::TransferFailed(format!("node {to} is no member")));
             }
             RequestBody::ListSessions => ResponseBody::Sessions(self.sessions()),
-            RequestBody::CloseSession { .. } => ResponseBody::SessionClosed { existed: true },
             RequestBody::Snapshot | RequestBody::Backup { .. } => {
                 return refuse(Refused::Busy("no snapshots here".into()));
             }
@@ -293,6 +298,11 @@ impl Store {
                     Outcome::Mismatch { current: current.map(cut), truncated }
                 }
             },
+            Operation::CloseSession { client } => {
+                let before = self.results.len();
+                self.results.retain(|(owner, _), _| owner != client);
+                if self.results.len() < before { Outcome::Done } else { Outcome::NotFound }
+            }
         }
     }
 

@@ -40,6 +40,26 @@ fn write_sent_again_after_fail_over_and_after_restart_of_all_is_applied_once() -
     expect(&cluster, 0, "get stock", 0, "500\n")
 }
 
+#[test]
+fn close_sent_again_after_fail_over_is_answered_alike_and_spares_a_session_opened_since() -> Result<()> {
+    let mut cluster = founded(3)?;
+    expect(&cluster, 0, WRITE, 0, "OK\n")?;
+    let close = "--client-id admin --seq 1 session close shop";
+    let closed = kv(&cluster, 0, &format!("--json {close}"))?.json();
+    ensure!(closed["existed"] == true && closed["cached"] == false, "{closed}");
+    expect(&cluster, 1, "session close shop", 0, "OK (no such session)\n")?;
+    expect(&cluster, 2, WRITE, 0, "OK\n")?;
+
+    cluster.signal(0, Signal::KILL)?;
+    cluster.wait_for_exit(0)?;
+    let again = kv(&cluster, 1, &format!("--json {close}"))?.json();
+    ensure!(again["existed"] == true && again["cached"] == true, "{again}");
+    expect(&cluster, 2, WRITE, 0, "OK (cached)\n")?;
+    let own = kv(&cluster, 1, "--client-id shop --seq 9 session close shop")?;
+    ensure!(own.status == 4 && own.stderr.contains("cannot end its own session"), "{own:?}");
+    Ok(())
+}
+
 fn expect(cluster: &Cluster, node: usize, words: &str, status: i32, stdout: &str) -> Result<()> {
     let ended = kv(cluster, node, words)?;
     ensure!((ended.status, ended.text()) == (status, stdout), "{words}: {ended:?}");

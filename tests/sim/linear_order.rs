@@ -34,7 +34,7 @@ pub(crate) fn check(operations: &Operations) -> bool {
 /// What a record means for its key; `None` if it promises nothing about one.
 fn of_record(record: &Record) -> Option<(String, Operation<Store>)> {
     let (key, input) = match &record.asked {
-        Asked::Write(operation) => (operation.key(), input(operation)),
+        Asked::Write(operation) => (operation.key()?, input(operation)?),
         Asked::Get { key, stale: false } => (key, Input::Get),
         _ => return None,
     };
@@ -50,14 +50,15 @@ fn of_record(record: &Record) -> Option<(String, Operation<Store>)> {
     Some((text(key).to_string(), Operation { client: record.client as u64, input, call, answer }))
 }
 
-fn input(operation: &Written) -> Input {
-    match operation {
+fn input(operation: &Written) -> Option<Input> {
+    Some(match operation {
         Written::Put { value, .. } => Input::Put(stem(value)),
         Written::Delete { .. } => Input::Delete,
         Written::CompareAndSet { expected, new, .. } => {
             Input::CompareAndSet { expected: expected.as_ref().map(stem), new: stem(new) }
         }
-    }
+        Written::CloseSession { .. } => return None,
+    })
 }
 
 fn output(body: &ResponseBody) -> Option<Output> {

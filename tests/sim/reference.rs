@@ -67,8 +67,7 @@ impl Reference {
 
     fn take_effect(&mut self, revision: u64, write: Write, outcome: Outcome) {
         let Write { client, sequence, operation, .. } = write;
-        let key = operation.key().clone();
-        let current = self.value_at(&key, revision).cloned();
+        let current = operation.key().and_then(|key| self.value_at(key, revision)).cloned();
         let (expected, new) = match &operation {
             Operation::Put { value, .. } => (Outcome::Done, Some(Some(value.clone()))),
             Operation::Delete { .. } if current.is_none() => (Outcome::NotFound, None),
@@ -77,12 +76,14 @@ impl Reference {
                 (Outcome::Done, Some(Some(new.clone())))
             }
             Operation::CompareAndSet { .. } => (mismatch(current), None),
+            // Clients of this workload close their own sessions only.
+            Operation::CloseSession { .. } => (Outcome::Done, None),
         };
         if outcome != expected {
             violated!("writes come to what they must", "{operation:?} at {revision} came to {outcome:?}");
         }
-        if let Some(value) = new {
-            self.versions.entry(key).or_default().push((revision, value));
+        if let (Some(key), Some(value)) = (operation.key(), new) {
+            self.versions.entry(key.clone()).or_default().push((revision, value));
         }
         let effect = Effect { revision, outcome, operation };
         if let Some(first) = self.effects.insert((client.clone(), sequence), effect) {

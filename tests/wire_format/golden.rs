@@ -364,10 +364,18 @@ fn command_of_a_named_compare_and_set() {
 #[test]
 fn command_that_closes_a_library_session() {
     let client = ClientId::Library { born: ClusterTime(1000), nonce: 0xAB };
+    let operation = Operation::CloseSession { client: client.clone() };
+    let write = Write { client, sequence: Sequence(2), acknowledged: Sequence(2), operation };
     assert_bytes(
-        &Command::CloseSession { client },
-        "02  type: close session
+        &Command::Write(write),
+        "01  type: write
          00  client: library
+         E8 03 00 00 00 00 00 00  born: 1000 ms
+         AB 00 00 00 00 00 00 00  nonce
+         02 00 00 00 00 00 00 00  sequence: 2
+         02 00 00 00 00 00 00 00  acknowledged: 2
+         04  operation: close session
+         00  of a client: library
          E8 03 00 00 00 00 00 00  born: 1000 ms
          AB 00 00 00 00 00 00 00  nonce",
     );

@@ -66,6 +66,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             expected,
             new
         }),
+        client_id().prop_map(|client| Operation::CloseSession { client }),
     ]
 }
 
@@ -83,7 +84,6 @@ fn write() -> impl Strategy<Value = Write> {
 pub(super) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         3 => write().prop_map(Command::Write),
-        1 => client_id().prop_map(|client| Command::CloseSession { client }),
         1 => Just(Command::ExpireSessions),
     ]
 }
@@ -229,7 +229,6 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => Just(RequestBody::Status),
         1 => any::<u64>().prop_map(|to| RequestBody::Transfer { to: NodeId(to) }),
         1 => Just(RequestBody::ListSessions),
-        1 => client_id().prop_map(|client| RequestBody::CloseSession { client }),
         1 => Just(RequestBody::Snapshot),
         1 => (option::of(snapshot_id()), any::<u64>())
             .prop_map(|(snapshot, offset)| RequestBody::Backup { snapshot, offset }),
@@ -311,7 +310,6 @@ pub(super) fn response() -> impl Strategy<Value = Response> {
         node_status().prop_map(|status| ResponseBody::Status(Box::new(status))),
         Just(ResponseBody::Transferred),
         vec(session_info(), 0..4).prop_map(ResponseBody::Sessions),
-        any::<bool>().prop_map(|existed| ResponseBody::SessionClosed { existed }),
         refused().prop_map(ResponseBody::Refused),
         snapshot_id().prop_map(ResponseBody::SnapshotSaved),
         (snapshot_id(), any::<u64>(), bytes(0..30))

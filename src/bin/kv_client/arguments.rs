@@ -4,7 +4,6 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -13,7 +12,6 @@ use kvstore::client::{Error, Identity, Options};
 use kvstore::types::{ClientId, ClientName, ClusterTime, Sequence};
 
 use crate::bench::arguments::{BenchArguments, Op};
-use crate::terminal::one_line;
 
 /// What stands before the 32 digits of an id that a fresh session made for itself.
 const LIBRARY_PREFIX: &str = "library:";
@@ -185,17 +183,9 @@ pub(crate) enum SessionCommand {
 }
 
 impl Arguments {
-    /// Reads the command line. What it cannot understand it explains in one line on stderr, and
-    /// returns the status to exit with; so it does after help.
-    pub(crate) fn from_command_line() -> Result<Self, ExitCode> {
-        Self::try_parse().and_then(Self::check).map_err(|error| {
-            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-                let _ = error.print();
-                return ExitCode::SUCCESS;
-            }
-            eprintln!("kv_client: {}; see kv_client --help", one_line(&error));
-            ExitCode::from(2)
-        })
+    /// Reads the command line. What it cannot understand it explains; so it does when asked for help.
+    pub(crate) fn from_command_line() -> Result<Self, clap::Error> {
+        Self::try_parse().and_then(Self::check)
     }
 
     /// Where the cluster is, and how long the command may take.
@@ -216,7 +206,13 @@ impl Arguments {
     /// The rules that concern several options at once.
     fn check(self) -> Result<Self, clap::Error> {
         use ErrorKind::{ArgumentConflict, MissingRequiredArgument, WrongNumberOfValues};
-        let is_write = matches!(self.command, Command::Put { .. } | Command::Delete { .. } | Command::Cas(_));
+        let is_write = matches!(
+            self.command,
+            Command::Put { .. }
+                | Command::Delete { .. }
+                | Command::Cas(_)
+                | Command::Session(SessionCommand::Close { .. })
+        );
         let wrong = |kind, message: &str| Err(Self::command().error(kind, message));
         if self.port.is_empty() && self.endpoints.is_empty() {
             return wrong(MissingRequiredArgument, "--port is missing: name at least one node");
@@ -227,7 +223,7 @@ impl Arguments {
         if self.client_id.is_some() && !is_write {
             return wrong(
                 ArgumentConflict,
-                "--client-id and --seq name a write: only put, delete, cas take them",
+                "--client-id and --seq name a write: only put, delete, cas and session close take them",
             );
         }
         match &self.command {
@@ -251,6 +247,11 @@ impl Cas {
             Some(new) => (key, Some(second), new.as_bytes()),
         }
     }
+}
+
+/// Whether the command line asks for JSON, though it may make no sense otherwise.
+pub(crate) fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
 /// The bytes of an argument.
@@ -281,6 +282,7 @@ fn parse_library_id(text: &str) -> Option<ClientId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::one_line;
 
     #[test]
     fn command_line_is_consistent() {

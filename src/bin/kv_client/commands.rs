@@ -44,7 +44,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<u8, Fail
         Command::Transfer { id } => done(output.done(&client.transfer(NodeId(*id))?)),
         Command::Session(SessionCommand::List) => done(output.sessions(&client.sessions()?)),
         Command::Session(SessionCommand::Close { id }) => {
-            done(output.session_closed(&client.close_session(parse_client_id(id.as_bytes())?)?))
+            let operation = Operation::CloseSession { client: parse_client_id(id.as_bytes())? };
+            done(output.session_closed(&write(arguments, &mut client, operation)?))
         }
         Command::Bench(load) => {
             let all_answered = bench::run(load, &arguments.options(), arguments.json)?;

@@ -17,15 +17,20 @@ mod terminal;
 use std::io;
 use std::process::ExitCode;
 
-use arguments::Arguments;
+use arguments::{Arguments, asks_for_json};
+use clap::error::ErrorKind;
 use kvstore::client;
 use kvstore::storage::{BackupError, SnapshotFileError};
 use kvstore::types::NodeId;
 use output::Output;
+use terminal::one_line;
 
 /// Why a command did not come to its end.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
+    /// A command line that makes no sense.
+    #[error("{0}; see kv_client --help")]
+    Usage(String),
     /// The cluster, or the way to it; or arguments that make no request.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -56,7 +61,14 @@ enum Failure {
 fn main() -> ExitCode {
     let arguments = match Arguments::from_command_line() {
         Ok(arguments) => arguments,
-        Err(status) => return status,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let failure = Failure::Usage(one_line(&error));
+            return ExitCode::from(Output::new(asks_for_json()).failure(&failure));
+        }
     };
     let mut output = Output::new(arguments.json);
     let result = commands::run(&arguments, &mut output).and_then(|status| match output.flush() {

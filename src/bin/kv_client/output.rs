@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use kvstore::client::{Error, Identity, Page, Reply};
 use kvstore::types::{ClientId, NodeId, Term};
-use kvstore::wire::client::{NodeStatus, RoleName, SessionInfo};
+use kvstore::wire::client::{NodeStatus, Outcome, RoleName, SessionInfo};
 use kvstore::wire::entry::SnapshotId;
 use kvstore::wire::hello::MemberAddress;
 use serde_json::{Map, Value, json};
@@ -52,14 +52,16 @@ impl Output {
         }
     }
 
-    /// A session is closed; perhaps there was none, or an earlier copy of the request closed it.
-    pub(crate) fn session_closed(&mut self, reply: &Reply<bool>) -> io::Result<()> {
+    /// A session is closed, or there was none.
+    pub(crate) fn session_closed(&mut self, reply: &Reply<Outcome>) -> io::Result<()> {
+        let existed = reply.value == Outcome::Done;
         if self.json {
             let mut object = fields(reply);
-            object.insert("existed".into(), json!(reply.value));
+            object.insert("existed".into(), json!(existed));
             return self.object(object);
         }
-        match reply.value {
+        match existed {
+            true if reply.cached => writeln!(self.out, "OK (cached)"),
             true => writeln!(self.out, "OK"),
             false => writeln!(self.out, "OK (no such session)"),
         }
@@ -219,6 +221,7 @@ impl Output {
     pub(crate) fn failure(&mut self, failure: &Failure) -> u8 {
         let (status, word) = match failure {
             Failure::Client(error) => (error.exit_status(), error.word()),
+            Failure::Usage(_) => (2, "usage"),
             Failure::Output(_) => (3, "output"),
             Failure::Input(_) => (2, "input"),
             Failure::Place(_) => (2, "invalid"),

@@ -181,9 +181,6 @@ impl Asked {
             Asked::Other(RequestBody::Status) => matches!(body, ResponseBody::Status(_)),
             Asked::Other(RequestBody::Transfer { .. }) => matches!(body, ResponseBody::Transferred),
             Asked::Other(RequestBody::ListSessions) => matches!(body, ResponseBody::Sessions(_)),
-            Asked::Other(RequestBody::CloseSession { .. }) => {
-                matches!(body, ResponseBody::SessionClosed { .. })
-            }
             Asked::Other(RequestBody::Snapshot) => matches!(body, ResponseBody::SnapshotSaved(_)),
             Asked::Other(RequestBody::Backup { .. }) => matches!(body, ResponseBody::BackupChunk { .. }),
             Asked::Other(RequestBody::Write(_)) => unreachable!("writes are kept as Asked::Write"),

@@ -226,7 +226,8 @@ fn random_events_never_lead_to_a_false_report() {
             }
         }
         if let Some((_, request)) = session.farewell() {
-            let RequestBody::CloseSession { client } = request.body else { panic!("no close") };
+            let RequestBody::Write(write) = request.body else { panic!("no write") };
+            let Operation::CloseSession { client } = write.operation else { panic!("no close") };
             let names = cluster.applied.keys().filter(|(owner, _)| *owner == client).cloned();
             let names: Vec<Name> = names.collect();
             let again = names.iter().find(|name| cluster.may_yet_be_applied(name));

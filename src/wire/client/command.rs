@@ -49,6 +49,11 @@ pub enum Operation {
         /// Its value if so.
         new: Bytes,
     },
+    /// Ends a session: of another client, or the writer's own by its last write.
+    CloseSession {
+        /// The session's owner.
+        client: ClientId,
+    },
 }
 
 /// What a write came to. It is a result, also where it is a "no": it is kept and given again.
@@ -56,7 +61,7 @@ pub enum Operation {
 pub enum Outcome {
     /// Done.
     Done,
-    /// The key to delete was not there.
+    /// The key to delete, or the session to end, was not there.
     NotFound,
     /// The value to compare with was another.
     Mismatch {
@@ -72,11 +77,6 @@ pub enum Outcome {
 pub enum Command {
     /// A client's write.
     Write(Write),
-    /// The end of a session.
-    CloseSession {
-        /// The session's owner.
-        client: ClientId,
-    },
     /// Forget the library sessions that are too old by this entry's stamp.
     ExpireSessions,
 }
@@ -100,13 +100,14 @@ impl Write {
 }
 
 impl Operation {
-    /// The key that is written.
+    /// The key that is written, if it is one.
     #[must_use]
-    pub fn key(&self) -> &Bytes {
+    pub fn key(&self) -> Option<&Bytes> {
         match self {
             Operation::Put { key, .. } | Operation::Delete { key } | Operation::CompareAndSet { key, .. } => {
-                key
+                Some(key)
             }
+            Operation::CloseSession { .. } => None,
         }
     }
 
@@ -119,6 +120,7 @@ impl Operation {
             Operation::CompareAndSet { key, expected, new } => {
                 key.len() + expected.as_ref().map_or(0, Bytes::len) + new.len()
             }
+            Operation::CloseSession { .. } => 0,
         }
     }
 
@@ -140,6 +142,10 @@ impl Operation {
                 out.option(expected.as_ref(), |out, value| out.byte_string(value));
                 out.byte_string(new);
             }
+            Operation::CloseSession { client } => {
+                out.u8(4);
+                encode_client(client, out);
+            }
         }
     }
 
@@ -152,6 +158,7 @@ impl Operation {
                 expected: bytes.option("expected", value)?,
                 new: value(bytes)?,
             },
+            4 => Operation::CloseSession { client: decode_client(bytes)? },
             tag => return Err(DecodeError::UnknownTag { what: "operation", tag }),
         })
     }
@@ -165,10 +172,6 @@ impl Command {
                 out.u8(1);
                 write.encode(out);
             }
-            Command::CloseSession { client } => {
-                out.u8(2);
-                encode_client(client, out);
-            }
             Command::ExpireSessions => out.u8(3),
         }
     }
@@ -178,7 +181,6 @@ impl Command {
         let mut bytes = Reader::new(command);
         let command = match bytes.u8()? {
             1 => Command::Write(Write::decode(&mut bytes)?),
-            2 => Command::CloseSession { client: decode_client(&mut bytes)? },
             3 => Command::ExpireSessions,
             tag => return Err(DecodeError::UnknownTag { what: "command", tag }),
         };

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::command::{Write, decode_client, encode_client};
+use super::command::Write;
 use super::key;
-use crate::types::{ClientId, NodeId, Term};
+use crate::types::{NodeId, Term};
 use crate::wire::MAX_KEY_BYTES;
 use crate::wire::codec::{DecodeError, Reader, Writer};
 use crate::wire::entry::SnapshotId;
@@ -63,11 +63,6 @@ pub enum RequestBody {
     },
     /// The named sessions. Linearizable.
     ListSessions,
-    /// Forget a session. Only the leader takes it. Safe to repeat.
-    CloseSession {
-        /// The session's owner.
-        client: ClientId,
-    },
     /// Take a snapshot now, on the asked node. Answered once it is durable there.
     Snapshot,
     /// The next bytes of a backup. The first request names no snapshot: the node answers with one
@@ -132,7 +127,6 @@ impl RequestBody {
             RequestBody::Status
             | RequestBody::Transfer { .. }
             | RequestBody::ListSessions
-            | RequestBody::CloseSession { .. }
             | RequestBody::Snapshot
             | RequestBody::Backup { .. } => 0,
         }
@@ -162,10 +156,6 @@ impl RequestBody {
                 out.u64(to.0);
             }
             RequestBody::ListSessions => out.u8(6),
-            RequestBody::CloseSession { client } => {
-                out.u8(7);
-                encode_client(client, out);
-            }
             RequestBody::Snapshot => out.u8(8),
             RequestBody::Backup { snapshot, offset } => {
                 out.u8(9);
@@ -188,7 +178,6 @@ impl RequestBody {
             4 => RequestBody::Status,
             5 => RequestBody::Transfer { to: NodeId(bytes.u64()?) },
             6 => RequestBody::ListSessions,
-            7 => RequestBody::CloseSession { client: decode_client(bytes)? },
             8 => RequestBody::Snapshot,
             9 => RequestBody::Backup {
                 snapshot: bytes.option("snapshot", SnapshotId::decode)?,

@@ -52,11 +52,6 @@ pub enum ResponseBody {
     Transferred,
     /// The answer to a list of sessions.
     Sessions(Vec<SessionInfo>),
-    /// The session is forgotten.
-    SessionClosed {
-        /// Whether there was one.
-        existed: bool,
-    },
     /// Not done; see [`Refused::is_definite`].
     Refused(Refused),
     /// A snapshot is durable on the node that was asked.
@@ -169,10 +164,6 @@ impl ResponseBody {
                 out.u8(6);
                 out.list(sessions.iter(), |out, session| session.encode(out));
             }
-            ResponseBody::SessionClosed { existed } => {
-                out.u8(7);
-                out.bool(*existed);
-            }
             ResponseBody::Refused(refused) => {
                 out.u8(8);
                 refused.encode(out);
@@ -201,7 +192,6 @@ impl ResponseBody {
             4 => ResponseBody::Status(Box::new(NodeStatus::decode(bytes)?)),
             5 => ResponseBody::Transferred,
             6 => ResponseBody::Sessions(bytes.list(SessionInfo::decode)?),
-            7 => ResponseBody::SessionClosed { existed: bytes.bool("existed")? },
             8 => ResponseBody::Refused(Refused::decode(bytes)?),
             9 => ResponseBody::SnapshotSaved(SnapshotId::decode(bytes)?),
             10 => ResponseBody::BackupChunk {

@@ -240,6 +240,10 @@ impl World {
     pub(super) fn end_client(&mut self, client: usize) {
         let says_farewell = self.clients.workload.rng.chance(500_000);
         if let Some((link, request)) = self.clients.all[client].session.farewell().filter(|_| says_farewell) {
+            let RequestBody::Write(write) = &request.body else { unreachable!("it closes a session") };
+            let number = self.operations.begin(self.now, client, Asked::Write(write.operation.clone()));
+            self.operations.on_named(number, write);
+            self.operations.abandon(number);
             self.send_request(client, link, &request);
         }
         let links: Vec<LinkId> = self.clients.all[client].links.keys().copied().collect();

@@ -69,10 +69,6 @@ impl Described {
                     sequence = Some(write.sequence.0);
                     operation(&write)
                 }
-                Ok(Command::CloseSession { client: closed }) => {
-                    client = Some(closed.to_string());
-                    ("close session", String::new())
-                }
                 Ok(Command::ExpireSessions) => ("expire sessions", String::new()),
                 Err(error) => ("unknown", format!("a command of another version: {error}")),
             },
@@ -108,6 +104,7 @@ fn operation(write: &Write) -> (&'static str, String) {
             let expected = expected.as_ref().map_or_else(|| "absent".to_owned(), |value| shown(value));
             ("cas", format!("{}: {expected} -> {}", shown(key), shown(new)))
         }
+        Operation::CloseSession { client } => ("close session", client.to_string()),
     }
 }
 

@@ -192,7 +192,9 @@ fn farewell_closes_the_session_once_everything_is_answered() {
     script.done();
     let client = script.identity(A).0;
     let (link, request) = script.session.farewell().expect("there is a session");
-    assert_eq!((link, request.body), (script.links[A], RequestBody::CloseSession { client }));
+    let operation = Operation::CloseSession { client: client.clone() };
+    let farewell = Write { client, sequence: Sequence(2), acknowledged: Sequence(2), operation };
+    assert_eq!((link, request.body), (script.links[A], RequestBody::Write(farewell)));
     assert!(script.session.farewell().is_none(), "it is said once");
 }
 
