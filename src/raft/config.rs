@@ -19,7 +19,8 @@ pub struct Config {
     pub max_append_bytes: usize,
     /// AppendEntries under way to one follower, at most.
     pub window_messages: usize,
-    /// Bytes of entries under way to one follower, at most, but for a single larger message.
+    /// Bytes of entries under way to one follower, at most, but for a single larger entry. Where its
+    /// answers to heartbeats are late, it is given less.
     pub window_bytes: usize,
     /// Bytes of entries that a leader takes before they are committed.
     pub max_uncommitted_bytes: usize,

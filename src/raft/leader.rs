@@ -44,8 +44,9 @@ impl Leader {
     pub(super) fn new(core: &mut Core, now: Instant, timeline: Timeline) -> Self {
         let last_index = core.log.last_index();
         let peers = core.peers();
-        let progress =
-            peers.into_iter().map(|id| (id, Progress::new(last_index, !core.links.contains(&id), now)));
+        let progress = peers
+            .into_iter()
+            .map(|id| (id, Progress::new(&core.config, last_index, !core.links.contains(&id), now)));
         let mut leader = Self {
             progress: progress.collect(),
             rounds: Rounds::new(now),
@@ -132,7 +133,8 @@ impl Leader {
     /// Whether `fill_messages` would send anything.
     pub(super) fn has_work(&self, core: &Core, now: Instant) -> bool {
         let wants = |progress: &Progress| {
-            Self::wants_append(core, progress) || (progress.is_idle() && news(core, progress).is_some())
+            Self::wants_append(core, progress)
+                || (progress.window.is_empty() && news(core, progress).is_some())
         };
         self.wants_round(core, now) || self.progress.values().any(wants)
     }
@@ -156,6 +158,7 @@ impl Leader {
         for (id, progress) in &mut self.progress {
             let commit = committed.min(progress.match_index());
             progress.told_commit = progress.told_commit.max(commit);
+            progress.window.on_heartbeat(&core.config, now, round);
             let heartbeat = Heartbeat { term: core.term(), commit, round };
             core.outbox.send(*id, Message::Heartbeat(heartbeat));
         }
@@ -169,8 +172,8 @@ impl Leader {
             || (may_send(core, progress) && (has_entries || is_probe))
     }
 
-    /// At most one AppendEntries for each follower and turn, with all that fits (the rest follows
-    /// in the next turns), so that a heartbeat never waits behind more than one.
+    /// At most one AppendEntries for each follower and turn, with all that fits; the rest follows
+    /// within the follower's [window](super::window).
     fn fill_appends(&mut self, core: &mut Core) {
         for (id, progress) in &mut self.progress {
             if !Self::wants_append(core, progress) {
@@ -186,7 +189,7 @@ impl Leader {
                 continue;
             };
             let entries = match may_send(core, progress) {
-                true => core.log.entries_from(progress.next_index(), core.config.max_append_bytes),
+                true => core.log.entries_from(progress.next_index(), progress.window.room(&core.config)),
                 false => Vec::new(), // only to find out whether the full window was lost
             };
             let bytes = entries.iter().map(|entry| entry.encoded().len()).sum();
@@ -282,6 +285,7 @@ impl Leader {
     pub(super) fn on_heartbeat_response(
         &mut self,
         core: &mut Core,
+        now: Instant,
         from: NodeId,
         message: HeartbeatResponse,
     ) {
@@ -293,6 +297,7 @@ impl Leader {
         let round = if is_planted(Bug::LateRoundCounted) { self.rounds.current() } else { message.round };
         progress.acked_round = progress.acked_round.max(round);
         progress.heard_at = self.rounds.begun_at(message.round).unwrap_or_default().max(progress.heard_at);
+        progress.window.on_heartbeat_answered(&core.config, now, message.round);
         progress.on_heard(core.log.last_index());
         self.confirm_rounds(core);
     }
@@ -350,7 +355,7 @@ impl Leader {
     /// Tells the commit index to followers to whom nothing is under way that would tell it soon:
     /// their own reads and stale reads wait for it.
     pub(super) fn tell_commit(&mut self, core: &mut Core) {
-        for (id, progress) in self.progress.iter_mut().filter(|(_, progress)| progress.is_idle()) {
+        for (id, progress) in self.progress.iter_mut().filter(|(_, progress)| progress.window.is_empty()) {
             tell_commit(core, *id, progress);
         }
     }
@@ -377,7 +382,7 @@ impl Leader {
 
     /// Bytes of entries under way to the follower to whom most are.
     pub(super) fn in_flight_bytes(&self) -> usize {
-        self.progress.values().map(Progress::in_flight_bytes).max().unwrap_or(0)
+        self.progress.values().map(|progress| progress.window.in_flight_bytes()).max().unwrap_or(0)
     }
 
     pub(super) fn counted_of(&self, peer: NodeId) -> Option<(LogIndex, u64)> {
@@ -405,9 +410,10 @@ fn may_commit(core: &Core, index: LogIndex) -> bool {
     core.log.term_at(index) == Some(core.term()) || is_planted(Bug::OldTermCounted)
 }
 
-/// Whether entries may be sent within the follower's window.
+/// Whether the next entries may be sent within the follower's window.
 fn may_send(core: &Core, progress: &Progress) -> bool {
-    progress.may_send(core.config.window_messages, core.config.window_bytes)
+    let entry = core.log.entry(progress.next_index());
+    progress.may_send(&core.config, entry.map_or(0, |entry| entry.encoded().len()))
 }
 
 /// The commit index, as far as the follower is known to match, if it was not told that much.

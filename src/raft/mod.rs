@@ -17,7 +17,7 @@
 //! | `node.rs` | the rules for all servers, and the only changes of role (Figure 4) |
 //! | `follower.rs` `candidate.rs` `leader.rs` | a role's own state, and one `on_<message>` for each message |
 //! | `log.rs` | the log, and the Log Matching Property |
-//! | `progress.rs` `quorum.rs` | what a leader knows of its followers; majorities |
+//! | `progress.rs` `window.rs` `quorum.rs` | what a leader knows of its followers; how much is under way to each; majorities |
 //! | `read_index.rs` | linearizable reads without a log entry |
 //! | `loyalty.rs` | who refuses candidates, and what proves that a leader is dead |
 //! | `transfer.rs` | a leader that hands over |
@@ -71,6 +71,7 @@ mod read_index;
 mod ready;
 mod snapshots;
 mod transfer;
+mod window;
 
 pub mod invariants;
 

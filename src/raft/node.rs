@@ -282,7 +282,7 @@ impl Raft {
         }
         match message {
             Message::AppendEntriesResponse(m) => leader.on_append_entries_response(core, now, from, m),
-            Message::HeartbeatResponse(m) => leader.on_heartbeat_response(core, from, m),
+            Message::HeartbeatResponse(m) => leader.on_heartbeat_response(core, now, from, m),
             Message::InstallSnapshotResponse(m) => leader.on_install_snapshot_response(core, now, from, m),
             Message::ReadIndex(m) => leader.on_read_index(from, m),
             // A leader voted for itself.

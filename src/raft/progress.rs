@@ -1,8 +1,8 @@
 //! What a leader knows of one follower: Figure 2's `nextIndex` and `matchIndex`, and what is under
 //! way to it.
 
-use std::collections::VecDeque;
-
+use super::config::Config;
+use super::window::Window;
 use crate::time::Instant;
 use crate::types::LogIndex;
 
@@ -32,8 +32,7 @@ pub(super) struct Progress {
     match_index: LogIndex,
     next_index: LogIndex,
     state: ProgressState,
-    in_flight: VecDeque<InFlight>,
-    in_flight_bytes: usize,
+    pub(super) window: Window,
     /// Highest round of heartbeats that it answered in this term.
     pub(super) acked_round: u64,
     /// When it last was heard to follow this leader.
@@ -46,24 +45,17 @@ pub(super) struct Progress {
     pub(super) may_win: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    last_index: LogIndex,
-    bytes: usize,
-}
-
 impl Progress {
     /// "nextIndex: initialized to leader last log index + 1; matchIndex: initialized to 0"
     /// (Figure 2). `paused` if there is no link to the follower. The votes of its election, `now`, are
     /// what the leader heard of its followers first.
     #[must_use]
-    pub(super) fn new(last_index: LogIndex, paused: bool, now: Instant) -> Self {
+    pub(super) fn new(config: &Config, last_index: LogIndex, paused: bool, now: Instant) -> Self {
         Self {
             match_index: LogIndex::ZERO,
             next_index: last_index.next(),
             state: ProgressState::Probe { paused },
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
+            window: Window::new(config),
             acked_round: 0,
             heard_at: now,
             told_commit: LogIndex::ZERO,
@@ -90,26 +82,12 @@ impl Progress {
         self.state
     }
 
-    /// Whether nothing is under way to it.
+    /// Whether an AppendEntries may be sent that begins with an entry of so many bytes.
     #[must_use]
-    pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
-    }
-
-    /// Bytes of entries under way to it.
-    #[must_use]
-    pub(super) fn in_flight_bytes(&self) -> usize {
-        self.in_flight_bytes
-    }
-
-    /// Whether an AppendEntries may be sent within these limits.
-    #[must_use]
-    pub(super) fn may_send(&self, window_messages: usize, window_bytes: usize) -> bool {
+    pub(super) fn may_send(&self, config: &Config, entry_bytes: usize) -> bool {
         match self.state {
             ProgressState::Probe { paused } => !paused,
-            ProgressState::Replicate => {
-                self.in_flight.len() < window_messages && self.in_flight_bytes < window_bytes
-            }
+            ProgressState::Replicate => self.window.has_room(config, entry_bytes),
             ProgressState::Snapshot { .. } => false,
         }
     }
@@ -121,8 +99,7 @@ impl Progress {
         match self.state {
             ProgressState::Probe { .. } => self.state = ProgressState::Probe { paused: true },
             ProgressState::Replicate if last_index >= self.next_index => {
-                self.in_flight.push_back(InFlight { last_index, bytes });
-                self.in_flight_bytes += bytes;
+                self.window.on_sent(last_index, bytes);
                 self.next_index = last_index.next();
             }
             ProgressState::Replicate | ProgressState::Snapshot { .. } => {}
@@ -136,10 +113,7 @@ impl Progress {
         let is_news = match_index > self.match_index;
         self.match_index = self.match_index.max(match_index);
         self.next_index = self.next_index.max(match_index.next());
-        while self.in_flight.front().is_some_and(|sent| sent.last_index <= match_index) {
-            let sent = self.in_flight.pop_front().expect("the front was just seen");
-            self.in_flight_bytes -= sent.bytes;
-        }
+        self.window.on_match(match_index);
         let goes_on = match self.state {
             ProgressState::Probe { .. } => true,
             ProgressState::Replicate => false,
@@ -178,12 +152,11 @@ impl Progress {
     /// Back to one message at a time: what is under way may be lost.
     pub(super) fn probe(&mut self, paused: bool) {
         self.state = ProgressState::Probe { paused };
-        self.next_index = match self.in_flight.is_empty() {
+        self.next_index = match self.window.is_empty() {
             true => self.next_index,
             false => self.match_index.next(),
         };
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        self.window.clear();
         self.check();
     }
 
@@ -201,18 +174,20 @@ impl Progress {
     fn check(&self) {
         let (matched, next) = (self.match_index, self.next_index);
         assert!(matched < next, "match index {matched}, next index {next}");
-        let is_idle = self.in_flight.is_empty();
-        assert!(!is_idle || self.in_flight_bytes == 0, "{} bytes under way in none", self.in_flight_bytes);
+        let bytes = self.window.in_flight_bytes();
+        assert!(!self.window.is_empty() || bytes == 0, "{bytes} bytes under way in none");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::NodeId;
 
     #[test]
     fn refusal_of_an_earlier_probe_changes_nothing() {
-        let mut progress = Progress::new(LogIndex(9), false, Instant::ZERO);
+        let config = Config::new(NodeId(1), 0);
+        let mut progress = Progress::new(&config, LogIndex(9), false, Instant::ZERO);
         progress.on_sent(LogIndex(9), 0);
         progress.on_conflict(LogIndex(9), LogIndex(5));
         progress.on_sent(LogIndex(4), 0);

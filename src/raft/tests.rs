@@ -68,7 +68,8 @@
 //! | votes of strangers (V9) | `vote_of_who_is_no_member_is_not_counted`, `hostile_stranger_is_not_heard` |
 //! | mixed versions (V10) | none are: whoever has another version is closed, `nonsense_gets_a_refusal_if_its_header_was_sound_and_is_closed` |
 //! | a leader that lost its majority and has the longest log (V11) | `quorum_lost_leader_with_the_longest_log_is_elected_again_or_outvoted` |
-//! | one black-holed peer blocks the others (V12) | `heartbeats_to_one_go_on_while_another_takes_nothing` |
+//! | one black-holed peer blocks the others (V12) | `heartbeats_to_one_go_on_while_another_takes_nothing`, and the bus's `peer_socket_takes_no_byte_and_the_others_heartbeat_leaves_in_the_same_flush` |
+//! | a heartbeat behind more than one AppendEntries | `replicate_window_is_narrow_once_a_heartbeat_waits_long`, `replicate_window_widens_while_heartbeats_are_answered_in_time`, `slow_links::heartbeat_on_a_slow_link_waits_behind_one_append_only` |
 //! | patience that drifts into step (V13) | `random::failover_by_timeout_takes_a_timeout_and_rarely_a_third_election`, `random::failover_with_evidence_takes_a_moment_and_rarely_a_third_election` |
 //! | times that overflow (V14) | `quorum_leader_after_weeks_without_a_tick_gives_way_once`, `clocks::core_near_the_end_of_time_does_not_wrap` |
 //! | a transfer admits writes (T1), is never cleared (T2), reaches the wrong node (T3) | `transfer_to_a_follower_that_lags_waits_until_it_caught_up`, `transfer_that_takes_too_long_is_given_up`, `transfer_ends_when_the_link_to_its_target_is_lost`, `transfer_that_cannot_be_is_refused`, `transfer_order_of_anybody_but_the_leader_is_ignored` |
@@ -143,6 +144,8 @@ scripts! {
     replicate_majority_without_the_leaders_disk_commits
     replicate_lost_entries_are_sent_again_for_ever
     replicate_full_window_that_was_lost_is_found_out
+    replicate_window_widens_while_heartbeats_are_answered_in_time
+    replicate_window_is_narrow_once_a_heartbeat_waits_long
     replicate_batch_within_its_limit_is_contiguous
     replicate_conflict_needs_one_round_trip_for_each_term
     replicate_every_follower_of_figure_7_comes_to_equal_the_leader

@@ -54,6 +54,28 @@ fn each_pair_of_nodes_ends_with_one_connection() {
 }
 
 #[test]
+fn peer_socket_takes_no_byte_and_the_others_heartbeat_leaves_in_the_same_flush() {
+    let mut world = World::founded(3);
+    let stuck = world.node(1).bus.peers.link(NodeId(2)).unwrap();
+    let bytes = vec![7; 1 << 20];
+    world.node(1).bus.queue(stuck, FrameKind::Message, |out| out.put(&bytes));
+    world.node(1).bus.flush(); // fills its socket: nobody reads at node 2
+    let unsent = |world: &mut World| {
+        world.node(1).bus.connections.get(stuck).map(|(connection, _)| connection.queued_bytes())
+    };
+    let before = unsent(&mut world).expect("the link stands");
+    assert!(before > 0);
+    for round in 1..=3 {
+        world.node(1).bus.send(NodeId(2), &heartbeat(round));
+        world.node(1).bus.send(NodeId(3), &heartbeat(round));
+        world.node(1).bus.flush();
+        world.turn_of(2);
+        assert_eq!(world.inbound(3), [Inbound::Message(NodeId(1), heartbeat(round))]);
+    }
+    assert!(unsent(&mut world) > Some(before), "it took nothing, and its link stands");
+}
+
+#[test]
 fn links_broken_at_random_moments_end_in_one_that_both_ends_agree_on() {
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
