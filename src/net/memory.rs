@@ -97,6 +97,17 @@ impl Network {
         }
     }
 
+    /// Bytes arrive at a host on one of its connections, whoever is at the other end.
+    pub(crate) fn arrive(&self, host: SocketAddr, id: ConnectionId, bytes: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let is_end = |end: &End| end.owner == Some((host, id));
+        let mut ends = (0..state.pipes.len()).flat_map(|pipe| [(pipe, 0), (pipe, 1)]);
+        let (pipe, side) =
+            ends.find(|(pipe, side)| is_end(&state.pipes[*pipe][*side])).expect("a connection");
+        state.pipes[pipe][side].arrived.extend(bytes);
+        state.notify(pipe, side, Readiness { readable: true, ..Readiness::default() });
+    }
+
     /// The next calls of accept at this address fail with these system errors.
     pub(crate) fn fail_accept(&self, address: SocketAddr, errors: &[i32]) {
         self.0.borrow_mut().listeners.entry(address).or_default().errors.extend(errors);

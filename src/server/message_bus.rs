@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
-use self::visitor::{Party, Visitor};
+use self::visitor::{Arriving, Party, Visitor};
 use super::admission::Admission;
 use super::complaints::Complaints;
 use super::peers::Peers;
@@ -286,11 +286,15 @@ impl<S: Socket> MessageBus<S> {
         self.peers.link(node)
     }
 
-    /// Whether the link to a member has input that was not read yet.
+    /// Whether the link to a member has input that was not read yet, or of which no message could be made
+    /// yet: its frame is still arriving.
     #[must_use]
     pub fn has_unread(&self, node: NodeId) -> bool {
-        let link = self.link(node).and_then(|id| self.connections.get(id));
-        link.is_some_and(|(connection, _)| connection.has_input())
+        let Some((connection, visitor)) = self.link(node).and_then(|id| self.connections.get(id)) else {
+            return false;
+        };
+        let may_end_soon = |arriving: Arriving| arriving.may_end_soon(self.now, self.peers.heartbeat());
+        connection.has_input() || visitor.arriving.is_some_and(may_end_soon)
     }
 
     /// Reads from the node that has waited longest, within its budget.

@@ -190,6 +190,12 @@ impl Peers {
         std::mem::take(&mut self.effects)
     }
 
+    /// Time between heartbeats.
+    #[must_use]
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
     /// The members; none before the founding.
     #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {

@@ -75,10 +75,13 @@ impl<S: Socket> MessageBus<S> {
         }
     }
 
-    /// A client was read from, which gave so many frames. Keeps what clients have sent of incomplete
-    /// frames within its bound.
+    /// Somebody was read from, who gave so many frames. Keeps what clients have sent of incomplete frames
+    /// within its bound.
     pub(super) fn note_input(&mut self, id: ConnectionId, frames: usize) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+        if visitor.party == Party::Peer {
+            visitor.note_arrival(self.now, frames, connection.buffered_bytes());
+        }
         if visitor.party != Party::Client {
             return;
         }

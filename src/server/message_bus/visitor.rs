@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::timer_wheel::TimerKey;
 use crate::wire::client::Response;
 
@@ -51,4 +51,37 @@ pub(super) struct Visitor {
     pub(super) withheld_bytes: usize,
     /// Of a client: since when the frame is incomplete that it sends, and what has come of it.
     pub(super) partial: Option<(Instant, usize)>,
+    /// Of a node: the same, and when some of it came last.
+    pub(super) arriving: Option<Arriving>,
 }
+
+impl Visitor {
+    /// A node was read from, which gave so many frames, and so many bytes of the next one are there.
+    pub(super) fn note_arrival(&mut self, now: Instant, frames: usize, bytes: usize) {
+        let same = self.arriving.filter(|_| frames == 0);
+        let since = same.map_or(now, |arriving| arriving.since);
+        let grew_at =
+            same.filter(|arriving| arriving.bytes == bytes).map_or(now, |arriving| arriving.grew_at);
+        self.arriving = (bytes > 0).then_some(Arriving { since, grew_at, bytes });
+    }
+}
+
+/// What has come of a frame that has begun to arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Arriving {
+    since: Instant,
+    grew_at: Instant,
+    bytes: usize,
+}
+
+impl Arriving {
+    /// Whether it may be waited for as for the message that it will be: more of it came within a heartbeat,
+    /// and it does not take for ever. That bears a MiB on a link of 10 Mbit/s; a leader that is
+    /// slower, or drips, is none.
+    pub(super) fn may_end_soon(self, now: Instant, heartbeat: Duration) -> bool {
+        now.since(self.grew_at) < heartbeat && now.since(self.since) < heartbeat * LONGEST_ARRIVAL
+    }
+}
+
+/// In heartbeats.
+const LONGEST_ARRIVAL: u32 = 32;

@@ -75,6 +75,45 @@ fn peer_socket_takes_no_byte_and_the_others_heartbeat_leaves_in_the_same_flush()
     assert!(unsent(&mut world) > Some(before), "it took nothing, and its link stands");
 }
 
+/// Lets the first bytes of a long frame of node 1 arrive at node 2, and looks whether it is waited for.
+fn drip(world: &mut World, bytes: usize) -> bool {
+    let link = world.node(2).bus.peers.link(NodeId(1)).unwrap();
+    let mut frame = Writer::new();
+    frame::encode(FrameKind::Message, &mut frame, |out| out.put(&[7; 1 << 20]));
+    let come = world.node(2).bus.connections.get(link).unwrap().0.buffered_bytes();
+    world.network.arrive(address(2), link, &frame.into_bytes()[come..come + bytes]);
+    world.settle();
+    world.node(2).bus.has_unread(NodeId(1))
+}
+
+#[test]
+fn frame_that_goes_on_arriving_counts_as_unread_until_it_stops() {
+    let mut world = World::founded(2);
+    assert!(!world.node(2).bus.has_unread(NodeId(1)));
+    for _ in 0..20 {
+        assert!(drip(&mut world, 10_000));
+        world.pass(29);
+        assert!(world.node(2).bus.has_unread(NodeId(1)));
+    }
+    world.pass(1);
+    assert!(!world.node(2).bus.has_unread(NodeId(1)), "nothing came for a heartbeat");
+    assert!(drip(&mut world, 1));
+    (0..world.network.pipes()).for_each(|pipe| world.network.reset(pipe));
+    world.turn_of(1);
+    assert!(!world.node(2).bus.has_unread(NodeId(1)), "its link is lost");
+}
+
+#[test]
+fn frame_that_drips_counts_as_unread_for_a_while_only() {
+    let mut world = World::founded(2);
+    let began = world.now;
+    while drip(&mut world, 1) {
+        assert!(world.now.since(began) < Duration::from_secs(1), "for ever");
+        world.pass(10);
+    }
+    assert!(world.now.since(began) >= Duration::from_millis(840), "a MiB at 10 Mbit/s may arrive");
+}
+
 #[test]
 fn links_broken_at_random_moments_end_in_one_that_both_ends_agree_on() {
     for seed in 0..60 {
