@@ -215,6 +215,7 @@ impl<D: Disk> Replica<D> {
         let snapshots = &self.snapshots;
         matches!(snapshots.work, Work::Writing { .. })
             || snapshots.is_releasing
+            || self.has_space_to_give_back()
             || self.storage.has_removed()
             || !snapshots.waiting.is_empty()
             || !snapshots.remains.is_empty()
@@ -263,6 +264,8 @@ impl<D: Disk> Replica<D> {
                 log::info!("the log before the snapshot is released longest_turn_ms={longest_ms:.1}");
             }
             Ok(())
+        } else if self.has_space_to_give_back() {
+            self.storage.give_back()
         } else if let Work::Writing { .. } = self.snapshots.work {
             self.write_slice(now)
         } else if self.snapshots.is_founding_due(now) {

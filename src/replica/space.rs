@@ -6,7 +6,8 @@
 //! no new write that needs the disk of such a node: `no space`, certainly not applied. Deletes are
 //! taken until one of the two segments is used up, since they make the next snapshot smaller. Reads,
 //! elections, no-ops and expiry go on. A leader that alone is low hands over. All of it ends by itself
-//! once there is room: other files went, or keys were deleted, or a snapshot was taken.
+//! once there is room: other files went, or keys were deleted, or a snapshot was taken and the segments
+//! before it were given back, which else are kept for use.
 
 use super::Replica;
 use crate::storage::{Disk, SpareProgress, WriteError};
@@ -124,6 +125,12 @@ impl<D: Disk> Replica<D> {
         self.own.space.level() != RoomLevel::Enough
             && log_bytes >= self.storage.segment_bytes() * RESERVED_SEGMENTS
             && self.own.space.room.free_bytes >= self.storage.reserve_bytes(self.state.snapshot_bytes(), 1)
+    }
+
+    /// Whether the disk is low, and spares lie on it beyond the one that the log needs next: the reserve
+    /// has no use for them.
+    pub(super) fn has_space_to_give_back(&self) -> bool {
+        self.own.space.level() != RoomLevel::Enough && self.storage.has_surplus()
     }
 
     /// Why this leader does not take an operation, if the disks have no room for it.

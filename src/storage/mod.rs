@@ -365,6 +365,24 @@ impl<D: Disk> Storage<D> {
         self.write(|wal, disk, _| wal.prepare_spare(disk, budget_bytes))
     }
 
+    /// Whether more spares are kept than the one that the log needs next.
+    #[must_use]
+    pub fn has_surplus(&self) -> bool {
+        self.wal.has_surplus()
+    }
+
+    /// Removes one spare of the surplus, for a disk that is nearly full. To be called once a turn, since
+    /// each costs a sync of the directory.
+    ///
+    /// # Errors
+    /// As [`Storage::persist`].
+    ///
+    /// # Panics
+    /// If there is no surplus.
+    pub fn give_back(&mut self) -> Result<(), WriteError> {
+        self.write(|wal, disk, _| wal.give_back(disk))
+    }
+
     /// The size of the log's segments.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! and segments that a snapshot has replaced.
 
 use super::disk::Disk;
-use super::wal::{create, remove_unfinished, rename, sync, write};
+use super::wal::{create, failed, remove_unfinished, rename, sync, sync_names, write};
 use super::{Options, WriteError};
 
 /// A fresh spare that is ready.
@@ -101,6 +101,37 @@ impl<F> Spares<F> {
             Fresh::Ready { file } => Ok((SPARE.to_owned(), file)),
             Fresh::Missing | Fresh::Filling { .. } => unreachable!("without a budget a spare gets ready"),
         }
+    }
+
+    /// Whether there is more than the one that the log needs next.
+    pub(super) fn has_surplus(&self) -> bool {
+        let is_ready = matches!(self.fresh, Fresh::Ready { .. });
+        let ready = self.recycled.len() + usize::from(is_ready);
+        ready > 1 || (ready == 1 && self.is_filling())
+    }
+
+    fn is_filling(&self) -> bool {
+        matches!(self.fresh, Fresh::Filling { .. })
+    }
+
+    /// Removes one of the surplus, durably: what is unfinished first.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(super) fn give_back<D: Disk<File = F>>(
+        &mut self,
+        disk: &mut D,
+        options: Options,
+    ) -> Result<(), WriteError> {
+        assert!(self.has_surplus(), "the last spare is kept");
+        let name = if self.is_filling() {
+            self.fresh = Fresh::Missing;
+            UNFINISHED_SPARE.to_owned()
+        } else {
+            self.recycled.pop().expect("at most one is fresh").0
+        };
+        disk.remove(&name).map_err(|cause| failed(disk, "remove", &name, &cause))?;
+        sync_names(disk, options)
     }
 
     /// Goes on with the fresh one, if there is no other: writes and syncs at most `budget_bytes` of it.

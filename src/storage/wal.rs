@@ -238,6 +238,16 @@ impl<F> Wal<F> {
         self.spares.prepare(disk, self.options, budget_bytes)
     }
 
+    /// Whether there are more spares than one.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.spares.has_surplus()
+    }
+
+    /// Removes one of them.
+    pub(super) fn give_back<D: Disk<File = F>>(&mut self, disk: &mut D) -> Result<(), WriteError> {
+        self.spares.give_back(disk, self.options)
+    }
+
     fn roll<D: Disk<File = F>>(
         &mut self,
         disk: &mut D,

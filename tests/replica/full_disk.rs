@@ -20,6 +20,12 @@ impl World {
         self.pass(200); // until the next segments are prepared, and take nothing any more
     }
 
+    fn spares(&self, node: usize) -> usize {
+        let names = std::fs::read_dir(self.directory.path().join(node.to_string())).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("spare")).count()
+    }
+
     fn has_draft(&self, node: usize) -> bool {
         self.directory.path().join(format!("{node}/snapshot.tmp")).exists()
     }
@@ -61,6 +67,21 @@ fn nodes_on_one_disk_that_gets_full_take_their_snapshots_one_after_the_other() {
         }
         assert!(round < 10, "somebody gave up for good");
     }
+}
+
+#[test]
+fn segments_kept_for_use_are_given_back_while_the_disk_is_low_but_for_the_next_one() {
+    let disk = FreeBytes::counted();
+    let mut world = World::founded_on(vec![Free::clone(&disk)], LATE);
+    world.put_much();
+    world.ask(0, 1, RequestBody::Snapshot);
+    world.pass(5_000);
+    let kept = world.spares(0);
+    assert!(kept >= 4, "with room enough those that were released are kept: {kept}");
+    disk.set(world.status(0).disk.reserve_bytes - 1);
+    world.pass(300);
+    assert_eq!(world.spares(0), 1, "the log needs one next");
+    assert_eq!(world.write_at_leader(2, put(1_001, "key", "value")), written(false), "which made room");
 }
 
 #[test]

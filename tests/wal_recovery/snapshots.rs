@@ -1,7 +1,7 @@
 //! Snapshots, the release of the log before them, and installs, with a crash or a failure at each
 //! operation, and with damage.
 
-use kvstore::storage::{OpenError, Options, Recovered, Storage, WriteError};
+use kvstore::storage::{OpenError, Options, Recovered, SpareProgress, Storage, WriteError};
 use kvstore::types::{ClusterTime, Incarnation, LogIndex, Term};
 use kvstore::wire::entry::{Entry, HardState, Payload, Snapshot, SnapshotId};
 use rand::rngs::Xoshiro256PlusPlus as Rng;
@@ -217,6 +217,9 @@ impl Node {
             if self.done.is_multiple_of(3) {
                 storage.prepare_spare(5 << 10)?;
             }
+            if self.done.is_multiple_of(7) && storage.has_surplus() {
+                storage.give_back()?;
+            }
         }
         Ok(())
     }
@@ -399,6 +402,38 @@ fn many_segments_released_at_once_are_kept_to_a_few() {
     save(&mut storage, 119, Term(0)).unwrap();
     while storage.release_segment().unwrap() {}
     assert_eq!(count(&disk, "spare-"), 4, "{:?}", disk.names());
+}
+
+#[test]
+fn spares_are_given_back_for_good_but_for_the_last_one() {
+    let spares = |disk: &SimDisk| disk.names().iter().filter(|name| name.starts_with("spare")).count();
+    let disk = SimDisk::new(1);
+    let (mut storage, _) = open(&disk).unwrap();
+    storage.persist(&founding().batch()).unwrap();
+    let fill = |storage: &mut Storage<SimDisk>, indexes: std::ops::Range<u64>| {
+        for index in indexes {
+            let turn = Turn { entries: vec![command(index, 0, 1500)], ..Turn::default() };
+            storage.persist(&turn.batch()).unwrap();
+        }
+    };
+    fill(&mut storage, 2..40);
+    assert_eq!(storage.prepare_spare(5 << 10), Ok(SpareProgress::Unfinished));
+    assert!(!storage.has_surplus(), "it is the only one");
+    save(&mut storage, 39, Term(0)).unwrap();
+    while storage.release_segment().unwrap() {}
+    assert_eq!(spares(&disk), 5, "{:?}", disk.names());
+    while storage.has_surplus() {
+        storage.give_back().unwrap();
+    }
+    assert_eq!(spares(&disk), 1, "{:?}", disk.names());
+    disk.end_process(End::PowerCut);
+    assert_eq!(spares(&disk), 1, "{:?}", disk.names());
+    let (mut storage, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.snapshot.unwrap().snapshot.index, LogIndex(39));
+    assert!(!storage.has_surplus());
+    fill(&mut storage, 40..60);
+    disk.end_process(End::PowerCut);
+    assert_eq!(open(&disk).unwrap().1.entries.len(), 20);
 }
 
 #[test]
