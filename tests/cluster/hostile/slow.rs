@@ -1,10 +1,12 @@
 //! Those who are slow on purpose: to introduce themselves, to end a frame, to read their answers.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kvstore::wire::MAX_CLIENT_FRAME_BYTES;
+use kvstore::wire::client::{Response, ResponseBody};
 use kvstore::wire::frame::FrameKind;
 
 use super::raw::{Raw, client_hello, get, header, put, request};
@@ -104,18 +106,28 @@ fn client_that_never_reads_is_read_no_more_and_closed() -> Result<()> {
     })
 }
 
+/// Sends three times as many requests as may wait for their answers before it reads the first answer,
+/// and gets each of them once all the same.
 #[test]
-fn many_writes_of_a_client_that_never_reads_are_still_bounded() -> Result<()> {
+fn many_writes_of_a_client_that_reads_late_are_all_answered_within_the_bound() -> Result<()> {
+    const WRITES: u64 = 3000;
     let target = Target::new()?;
+    let (_, cap) = target.bound("client_requests")?;
+    ensure!(cap < WRITES, "{cap} requests may wait, so nothing is tried");
     target.withstands(|| {
         let (mut raw, welcome) = Raw::client(target.port())?;
         let client = |nonce| kvstore::types::ClientId::Library { born: welcome.cluster_time, nonce };
-        let puts: Vec<u8> = (0..3000).flat_map(|id| put(id, client(id), "k", b"v")).collect();
+        let puts: Vec<u8> = (0..WRITES).flat_map(|id| put(id, client(id), "k", b"v")).collect();
         raw.send(&puts)?;
-        // The answers fit into the buffers of the system; whoever reads them late gets them all.
-        for _ in 0..3000 {
-            raw.response()?;
+        let (waiting, _) = target.bound("client_requests")?;
+        ensure!(waiting <= cap, "{waiting} requests wait, at most {cap} may");
+        let mut answered = BTreeSet::new();
+        for _ in 0..WRITES {
+            let Response { id, body, .. } = raw.response()?;
+            ensure!(matches!(body, ResponseBody::Written { .. }), "{id}: {body:?}");
+            answered.insert(id);
         }
+        ensure!(answered.len() as u64 == WRITES, "{} of {WRITES} were answered", answered.len());
         Ok(())
     })
 }
