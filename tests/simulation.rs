@@ -7,6 +7,7 @@ use std::time::Duration;
 use sim::case::Case;
 use sim::pipe_plan::Mode;
 use sim::settings::{modes, number};
+use sim::world::narrow::{self, Outcome};
 use sim::world::wide::{Figures, Wide};
 use sim::{runner, settings, shrinking};
 
@@ -127,6 +128,17 @@ fn wide_links_cost_little_more_than_their_round_trips() {
                 ms(silent),
             );
         }
+    }
+}
+
+/// A follower that is sent a large entry over a narrow link waits for it, though that takes longer than
+/// the shortest election timeout.
+#[test]
+fn entries_that_take_longer_to_arrive_than_a_timeout_cause_no_election() {
+    for seed in 1..=3 {
+        let Outcome { terms: [before, after], puts } = narrow::run(seed);
+        assert_eq!(before, after, "seed {seed}: elections among {puts} puts");
+        assert!(puts > 60, "seed {seed}: only {puts} puts");
     }
 }
 

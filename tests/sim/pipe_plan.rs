@@ -102,6 +102,8 @@ pub(crate) struct PipePlan {
     pub(crate) is_calm: bool,
     /// Bytes that one direction of a connection holds.
     pub(crate) capacity: usize,
+    /// What a link between nodes carries each way in a second, if that is bounded.
+    pub(crate) bytes_per_second: Option<u64>,
     /// So many of a million writes arrive in pieces.
     pub(crate) fragments_per_million: u64,
     /// So many of a million writes are short, polls tell of nothing or in another order.
@@ -121,6 +123,7 @@ impl PipePlan {
             mode,
             is_calm: rng.chance(200_000),
             capacity: rng.pick(&[2 << 10, 16 << 10, 256 << 10]),
+            bytes_per_second: None,
             fragments_per_million: rng.pick(&[0, 20_000, 300_000]),
             oddity_per_million: rng.pick(&[1_000, 20_000, 100_000]),
             interrupts_per_million: rng.pick(&[0, 1_000, 20_000]),

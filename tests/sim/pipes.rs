@@ -25,7 +25,7 @@ use super::node::Connection;
 use super::pipe_plan::{PipePlan, SocketFault};
 use super::rng::Rng;
 
-pub(crate) use self::flights::Arrival;
+pub(crate) use self::flights::{Arrival, Piece};
 pub(crate) use self::watch::Left;
 use self::watch::Watch;
 

@@ -12,6 +12,7 @@ mod leaders;
 mod lines;
 mod links;
 mod liveness;
+pub(crate) mod narrow;
 mod pipes;
 mod turns;
 pub(crate) mod wide;

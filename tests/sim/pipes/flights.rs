@@ -15,12 +15,34 @@ pub(crate) enum Arrival {
     Unknown,
 }
 
+/// Bytes that a narrow link passes on at once.
+const PACKET_BYTES: u64 = 100;
+
+/// A part of what was written in one piece.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    /// Where it ends.
+    pub(crate) upto: u64,
+    /// How long the link is busy with it.
+    pub(crate) takes: Duration,
+}
+
 impl Pipes {
-    /// Where what an end wrote since its last launch is cut: the ends of the pieces.
-    pub(crate) fn pieces(&self, pipe: Connection, side: usize, upto: u64) -> Vec<u64> {
+    /// The pieces in which arrives what an end wrote since its last launch.
+    pub(crate) fn pieces(&self, pipe: Connection, side: usize, upto: u64) -> Vec<Piece> {
         let state = &mut *self.state();
         let Some(pipe) = state.pipes.get_mut(&pipe) else { return Vec::new() };
         let from = std::mem::replace(&mut pipe.flows[side].launched, upto);
+        let is_link = pipe.ends.iter().all(|end| state.sites[end.site].is_node);
+        if let Some(bytes_per_second) = state.plan.bytes_per_second.filter(|_| is_link) {
+            let begins = (from..upto).step_by(PACKET_BYTES as usize);
+            let piece = |from: u64| {
+                let bytes = PACKET_BYTES.min(upto - from);
+                let takes = Duration::from_nanos(bytes * 1_000_000_000 / bytes_per_second);
+                Piece { upto: from + bytes, takes }
+            };
+            return begins.map(piece).collect();
+        }
         let mut pieces = vec![upto];
         if upto > from + 1 && state.rng.chance(state.plan.fragments_per_million) {
             let cuts = state.rng.between(1, 3);
@@ -29,7 +51,7 @@ impl Pipes {
             pieces.dedup();
             state.count(SocketFault::Fragment);
         }
-        pieces
+        pieces.into_iter().map(|upto| Piece { upto, takes: Duration::ZERO }).collect()
     }
 
     /// How much an end wrote.
@@ -37,11 +59,18 @@ impl Pipes {
         self.state().pipes.get(&pipe).map_or(0, |pipe| pipe.flows[side].written)
     }
 
-    /// When what leaves an end arrives, that would be there at `at`; none if nobody is there.
-    pub(crate) fn in_order(&self, pipe: Connection, from: usize, at: Instant) -> Option<Instant> {
+    /// When what leaves an end arrives, that would be there at `at` if nothing were before it, and with
+    /// which the link is busy for so long; none if nobody is there.
+    pub(crate) fn in_order(
+        &self,
+        pipe: Connection,
+        from: usize,
+        at: Instant,
+        takes: Duration,
+    ) -> Option<Instant> {
         let mut state = self.state();
         let last = &mut state.pipes.get_mut(&pipe)?.flows[from].last_arrival;
-        *last = at.max(*last + Duration::from_nanos(1));
+        *last = at.max(*last + takes.max(Duration::from_nanos(1)));
         Some(*last)
     }
 

@@ -7,7 +7,7 @@ use kvstore::time::{Duration, Instant};
 use super::{Event, World};
 use crate::sim::node::Connection;
 use crate::sim::pipe_plan::SocketFault;
-use crate::sim::pipes::{Action, Arrival, Deed, Door, Flight};
+use crate::sim::pipes::{Action, Arrival, Deed, Door, Flight, Piece};
 use crate::sim::plan::Fault;
 
 /// After a segment was lost the sender waits so long before it sends it again.
@@ -47,8 +47,8 @@ impl World {
         match what {
             Deed::Dialled => self.fly(pipe, side, depart, Flight::Syn),
             Deed::Wrote(upto) => {
-                for piece in self.network.pipes.pieces(pipe, side, upto) {
-                    self.fly(pipe, side, depart, Flight::Segment { to, upto: piece, fin: false });
+                for Piece { upto, takes } in self.network.pipes.pieces(pipe, side, upto) {
+                    self.fly_for(pipe, side, depart, takes, Flight::Segment { to, upto, fin: false });
                 }
             }
             Deed::MadeRoom => self.fly(pipe, side, depart, Flight::Room { to }),
@@ -62,11 +62,16 @@ impl World {
 
     /// Something leaves an end. Of one end, all arrives in the order in which it left.
     fn fly(&mut self, pipe: Connection, from: usize, depart: Instant, flight: Flight) {
+        self.fly_for(pipe, from, depart, Duration::ZERO, flight);
+    }
+
+    /// The same, if it keeps the link busy for so long.
+    fn fly_for(&mut self, pipe: Connection, from: usize, depart: Instant, takes: Duration, flight: Flight) {
         let mut at = depart + self.network.latency();
         if self.network.is_lost() {
             at += RETRANSMISSION;
         }
-        if let Some(at) = self.network.pipes.in_order(pipe, from, at) {
+        if let Some(at) = self.network.pipes.in_order(pipe, from, at, takes) {
             self.queue.add(at, Event::Flight { pipe, flight });
         }
     }
