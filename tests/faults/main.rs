@@ -38,6 +38,7 @@ mod deaths;
 mod disks;
 mod judge;
 mod load;
+mod namespaces;
 mod networks;
 mod overload;
 mod pauses;
