@@ -154,6 +154,9 @@ impl<D: Disk> Replica<D> {
             self.writes.on_recorded(write);
         }
         let applied = self.state.apply(Revision::from(index), stamp, command);
+        if let Applied::Expired { .. } = applied {
+            self.timers.on_expiry_applied();
+        }
         let waiters = self.writes.on_applied(index, term);
         if waiters.is_empty() {
             return;

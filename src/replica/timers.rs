@@ -30,7 +30,7 @@ pub(super) struct Timers {
     pub(super) expiry: Option<(TimerKey, Instant)>,
     pub(super) telling: Option<(TimerKey, Instant)>,
     pub(super) room: Option<(TimerKey, Instant)>,
-    /// The last proposal to expire sessions is given this long to be applied.
+    /// The last proposal to expire sessions is given this long to be applied, and no longer than it takes.
     pub(super) no_expiry_before: Instant,
     /// By which expiry is due.
     pub(super) clock: ClusterClock,
@@ -40,6 +40,11 @@ impl Timers {
     pub(super) fn new(now: Instant) -> Self {
         let (wheel, clock) = (TimerWheel::new(now), ClusterClock::default());
         Self { wheel, raft: None, expiry: None, telling: None, room: None, no_expiry_before: now, clock }
+    }
+
+    /// Sessions were expired, perhaps not all that are overdue: the next proposal need not wait.
+    pub(super) fn on_expiry_applied(&mut self) {
+        self.no_expiry_before = Instant::ZERO;
     }
 
     /// Keeps each of these timers at its deadline or before: a deadline that moved later (as with every

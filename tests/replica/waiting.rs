@@ -272,6 +272,24 @@ fn idle_leader_proposes_expiry_every_quarter_of_a_lifetime() {
 }
 
 #[test]
+fn sessions_that_end_together_are_expired_as_fast_as_the_log_takes_it() {
+    let mut world = World::founded(1);
+    let now = world.now;
+    let born = world.node(0).welcome(now).cluster_time;
+    for nonce in 1..=2_500 {
+        let operation = Operation::Delete { key: Bytes::from_static(b"none") };
+        let (client, sequence) = (ClientId::Library { born, nonce }, Sequence(1));
+        let write = Write { client, sequence, acknowledged: Sequence(1), operation };
+        world.ask(0, nonce, RequestBody::Write(write));
+    }
+    world.settle();
+    assert_eq!(world.node(0).state().session_count(), 2_500);
+    world.now += Duration::from_secs(601);
+    world.pass(5);
+    assert_eq!(world.node(0).state().session_count(), 0, "a thousand an entry, and nothing waits between");
+}
+
+#[test]
 fn request_whose_client_gives_up_at_once_is_not_parked() {
     let mut world = World::last_of_three();
     world.ask_within(2, 1, 0, None);
