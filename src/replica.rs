@@ -403,7 +403,7 @@ impl<D: Disk> Replica<D> {
         while bytes < MAX_READ_BYTES
             && let Some(read) = self.reads.next_answerable(applied)
         {
-            bytes += self.answer_read(read);
+            bytes += self.answer_read(now, read);
         }
     }
 

@@ -8,7 +8,7 @@ use kvstore::replica::{ClientConnection, Options, Replica, SnapshotOptions, Tran
 use kvstore::storage::{self, Recovered, Storage};
 use kvstore::time::{Duration, Instant};
 use kvstore::types::{
-    BootNumber, ClientId, ClientName, ClusterId, Incarnation, LogIndex, NodeId, Sequence, Term,
+    BootNumber, ClientId, ClientName, ClusterId, ClusterTime, Incarnation, LogIndex, NodeId, Sequence, Term,
 };
 use kvstore::wire::client::{
     Operation, Outcome, Refused, Request, RequestBody, Response, ResponseBody, SilentLeader, Write,
@@ -271,12 +271,21 @@ impl World {
     }
 }
 
+/// A put under a name.
 fn put(sequence: u64, key: &str, value: &str) -> RequestBody {
+    put_by(ClientId::Named(ClientName::new(b"test").unwrap()), sequence, key, value)
+}
+
+/// A put under an id that a client made for itself.
+fn library_put(sequence: u64, key: &str, value: &str) -> RequestBody {
+    put_by(ClientId::Library { born: ClusterTime(0), nonce: 7 }, sequence, key, value)
+}
+
+fn put_by(client: ClientId, sequence: u64, key: &str, value: &str) -> RequestBody {
     let operation = Operation::Put {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Bytes::copy_from_slice(value.as_bytes()),
     };
-    let client = ClientId::Named(ClientName::new(b"test").unwrap());
     RequestBody::Write(Write { client, sequence: Sequence(sequence), acknowledged: Sequence(0), operation })
 }
 
@@ -340,8 +349,8 @@ fn put_sent_twice_at_once_is_one_entry() {
     let mut world = World::founded(3);
     world.settle();
     let before = world.node(0).raft().log().last_index();
-    world.ask(0, 1, put(1, "key", "value"));
-    world.ask(0, 2, put(1, "key", "value"));
+    world.ask(0, 1, library_put(1, "key", "value"));
+    world.ask(0, 2, library_put(1, "key", "value"));
     world.settle();
     let (first, second) = (world.answer(1).unwrap().1, world.answer(2).unwrap().1);
     assert_eq!((first.body, first.revision), (second.body, second.revision));

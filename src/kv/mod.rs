@@ -18,7 +18,7 @@
 //! # Before the log
 //!
 //! A leader may answer a resent write at once if its result is recorded, for a result is committed
-//! state. Nothing else may be answered from a look-up: an entry that is still on its way could turn
+//! state (of a name only after a read round, since a name that was closed may be used anew). Nothing else may be answered from a look-up: an entry that is still on its way could turn
 //! every "no" into a lie. [`StateMachine::recorded`] therefore knows results only, and
 //! [`check_write`] looks at the request alone.
 //!

@@ -7,7 +7,7 @@ use super::parking::Arrival;
 use crate::raft::ReadState;
 use crate::types::LogIndex;
 
-/// Reads that are not answered yet.
+/// Reads that are not answered yet, and writes whose recorded results wait for a read round.
 ///
 /// A linearizable read (thesis 6.4) passes through three places: `turn`, until the turn ends and all its
 /// reads are asked for as one batch; `asked`, until the leader has confirmed a read index for the batch;
@@ -28,14 +28,14 @@ pub(super) struct Reads {
 impl Reads {
     /// More are refused as busy.
     pub(super) const MAX_READS: usize = 1 << 16;
-    /// Keys and prefixes beyond this are refused as busy too.
+    /// Keys and prefixes (and the values of writes that are looked up) beyond this are refused as busy too.
     pub(super) const MAX_BYTES: usize = 32 << 20;
 
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Bytes of keys and prefixes in all of them.
+    /// Bytes of keys, prefixes and values in all of them.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -11,13 +11,11 @@ use crate::raft::ProposeError;
 use crate::storage::Disk;
 use crate::time::Instant;
 use crate::timer_wheel::TimerKey;
-use crate::types::{ClusterTime, LogIndex, Revision, Term};
+use crate::types::{ClientId, ClusterTime, LogIndex, Revision, Term};
 use crate::wire::Writer;
 use crate::wire::client::{
     Bound, Command, NodeStatus, Outcome, Refused, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
-
-const TOO_MANY_WRITES: &str = "too many writes are under way";
 
 impl<D: Disk> Replica<D> {
     /// Serves a request that has just arrived, or was parked and is looked at again.
@@ -91,24 +89,44 @@ impl<D: Disk> Replica<D> {
     /// A write at the leader. Only a recorded result may be answered at once, since that is
     /// committed; a write that the log holds already is waited for; any other goes into the log,
     /// and applying it tells what it comes to.
+    ///
+    /// A name that was closed may be used anew, for other writes under the same numbers, and a leader that
+    /// was deposed knows of no close since. So a name's result is given only after a read round, and its
+    /// writes wait for no entry but their own.
     fn on_write(&mut self, now: Instant, arrival: Arrival, write: Write) {
         if let Err(refused) = kv::check_write(&write) {
             return self.refuse(arrival.client, arrival.request.id, refused);
         }
-        if let Some(Recorded { revision, outcome }) = self.state.recorded(&write) {
-            let body = ResponseBody::Written { outcome, cached: true };
-            return self.answer_at(arrival.client, arrival.request.id, revision, body);
+        let is_named = matches!(write.client, ClientId::Named(_));
+        match self.state.recorded(&write) {
+            Some(_) if is_named => return self.on_read(arrival, false),
+            Some(recorded) => return self.answer_recorded(&arrival, recorded),
+            None => {}
         }
         if self.writes.is_full() {
-            return self.refuse_as_busy(&arrival, TOO_MANY_WRITES);
+            return self.refuse_as_busy(&arrival, "too many writes are under way");
         }
-        if let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
+        if !is_named && let Some(index) = self.writes.find_in_flight(self.raft.log(), &write) {
             return self.wait_for(index, &arrival);
         }
         if let Some(refused) = self.lacks_space(&write.operation) {
             return self.refuse(arrival.client, arrival.request.id, refused);
         }
         self.propose(now, arrival, &Command::Write(write));
+    }
+
+    fn answer_recorded(&mut self, arrival: &Arrival, recorded: Recorded) {
+        let Recorded { revision, outcome } = recorded;
+        let body = ResponseBody::Written { outcome, cached: true };
+        self.answer_at(arrival.client, arrival.request.id, revision, body);
+    }
+
+    /// A read round has confirmed what is recorded, unless the name was closed meanwhile.
+    fn on_write_looked_up(&mut self, now: Instant, arrival: Arrival, write: Write) {
+        match self.state.recorded(&write) {
+            Some(recorded) => self.answer_recorded(&arrival, recorded),
+            None => self.serve(now, arrival),
+        }
     }
 
     fn wait_for(&mut self, index: LogIndex, arrival: &Arrival) {
@@ -119,9 +137,6 @@ impl<D: Disk> Replica<D> {
 
     /// Puts a command into the log, and has its client wait for the entry to be applied.
     fn propose(&mut self, now: Instant, arrival: Arrival, command: &Command) {
-        if self.writes.is_full() {
-            return self.refuse_as_busy(&arrival, TOO_MANY_WRITES);
-        }
         let mut out = Writer::new();
         command.encode(&mut out);
         let stamp = self.timers.clock.read(now, self.state.cluster_time());
@@ -191,10 +206,15 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Answers a read from the state as it is, which suffices by now. Gives the bytes of the answer.
-    pub(super) fn answer_read(&mut self, arrival: Arrival) -> usize {
+    pub(super) fn answer_read(&mut self, now: Instant, arrival: Arrival) -> usize {
         let body = match arrival.request.body {
             RequestBody::Backup { .. } => {
                 self.begin_backup(&arrival);
+                return 0;
+            }
+            RequestBody::Write(ref write) => {
+                let write = write.clone();
+                self.on_write_looked_up(now, arrival, write);
                 return 0;
             }
             RequestBody::Get { key, .. } => ResponseBody::Value(self.state.get(&key)),

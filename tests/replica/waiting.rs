@@ -147,7 +147,7 @@ fn write_under_the_number_of_another_that_is_under_way_is_refused() {
 #[test]
 fn write_that_an_elected_leader_finds_in_its_log_is_not_appended_again() {
     let mut world = World::founded(3);
-    world.ask(0, 1, put(1, "key", "value"));
+    world.ask(0, 1, library_put(1, "key", "value"));
     world.turn(0);
     world.deliver_all();
     for node in 1..3 {
@@ -156,13 +156,68 @@ fn write_that_an_elected_leader_finds_in_its_log_is_not_appended_again() {
     world.network.queue.clear(); // acknowledgements: nobody knows it for committed
     world.kill(0);
     for node in 1..3 {
-        world.ask(node, 10 + node as u64, put(1, "key", "value"));
+        world.ask(node, 10 + node as u64, library_put(1, "key", "value"));
     }
     world.pass(60);
     let leader = world.leader().expect("a survivor leads");
     assert_eq!(world.answer(10 + leader as u64).unwrap().1.body, written(false));
     // The founding, the first no-op, the write, the second no-op.
     assert_eq!(world.node(leader).raft().log().last_index(), LogIndex(4));
+}
+
+/// A leader that was deposed and does not know it, while its successor closed the session of `put`.
+fn deposed_leader_of_a_closed_name(world: &mut World) {
+    world.cut_off.insert(0);
+    let now = world.now;
+    for survivor in [1, 2] {
+        world.node(survivor).on_link_down(now, NodeId(1));
+        world.node(survivor).on_peer_dead(now, NodeId(1));
+    }
+    world.pass(30);
+    let led_by = |world: &mut World, node: usize| world.node(node).leader() == Some(NodeId(node as u64 + 1));
+    let successor = [1, 2].into_iter().find(|node| led_by(world, *node)).expect("a survivor leads");
+    let operation = Operation::CloseSession { client: ClientId::Named(ClientName::new(b"test").unwrap()) };
+    let client = ClientId::Named(ClientName::new(b"closer").unwrap());
+    let close = Write { client, sequence: Sequence(1), acknowledged: Sequence(0), operation };
+    world.ask(successor, 90, RequestBody::Write(close));
+    world.settle();
+    assert_eq!(world.answer(90).unwrap().1.body, written(false));
+    assert!(led_by(world, 0), "it does not know yet");
+}
+
+#[test]
+fn result_of_a_name_that_was_closed_meanwhile_is_not_given_by_a_leader_that_was_deposed() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    deposed_leader_of_a_closed_name(&mut world);
+    // The name is used anew, and this is another write, though it looks like the first one.
+    world.ask(0, 2, put(1, "key", "value"));
+    world.settle();
+    assert!(world.answer(2).is_none(), "it must make sure first that it leads");
+    world.cut_off.clear();
+    world.pass(100);
+    let refused = world.answer(2).expect("its successor is known").1.body;
+    assert!(matches!(refused, ResponseBody::Refused(Refused::NotLeader { .. })), "{refused:?}");
+}
+
+#[test]
+fn write_of_a_name_waits_for_no_entry_that_may_stand_before_the_end_of_the_name() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.turn(0);
+    world.deliver_all();
+    for node in 1..3 {
+        world.turn(node);
+    }
+    world.network.queue.clear(); // acknowledgements: the leader does not know it for committed
+    deposed_leader_of_a_closed_name(&mut world);
+    world.ask(0, 2, put(1, "key", "value"));
+    world.settle();
+    world.cut_off.clear();
+    world.pass(100);
+    assert_eq!(world.answer(1).unwrap().1.body, written(false), "it was applied, before the end");
+    assert!(world.is_refused(2, &Refused::LeadershipLost));
 }
 
 #[test]
