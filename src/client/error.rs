@@ -17,7 +17,9 @@ pub struct Identity {
 
 /// Why a call has no result.
 ///
-/// All but [`Error::Unknown`] are definite: the request had no effect and never will have one.
+/// All but [`Error::Unknown`] are definite: the request had no effect and never will have one. Of a write
+/// that the caller named, this is said of the copies that this call sent; what became of earlier ones is
+/// as open as it was.
 /// Each message names the cause and what the caller can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {

@@ -23,7 +23,8 @@ Exit status:
   2  wrong usage
   3  outcome unknown: the write may have been applied, or may yet be (or standard output did not
      take what came of it)
-  4  refused, and certainly not applied (a read that failed also ends so: it leaves no trace)
+  4  refused, and certainly not applied by this command; what an earlier one with the same --client-id
+     and --seq did stays open (a read that failed also ends so: it leaves no trace)
 
 A write whose outcome is unknown can be asked about: send the very same command again with the
 --client-id and --seq that the message gives. It is applied once, and answered as the first was.
