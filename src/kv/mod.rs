@@ -7,7 +7,7 @@
 //!
 //! # A write
 //!
-//! A write is judged by its session ([`sessions`] has the table of answers), what comes of it is
+//! A write is judged by its session (`sessions.rs` has the table of answers), what comes of it is
 //! worked out, the result is recorded, and only then is the data changed. Each step before the last
 //! may refuse, and a refused write was certainly not applied.
 //!
@@ -31,7 +31,7 @@
 
 mod digest;
 mod session;
-pub mod sessions;
+mod sessions;
 mod snapshot;
 mod store;
 mod tree;

@@ -43,7 +43,7 @@ use crate::wire::client::{Bound, Refused, SessionInfo, Write};
 
 /// One `ExpireSessions` ends at most this many, so that no turn of the event loop is long; the next
 /// one is due at once if there are more. Part of the format, like [`Limits`].
-pub const MAX_EXPIRED_PER_ENTRY: usize = 1000;
+pub(super) const MAX_EXPIRED_PER_ENTRY: usize = 1000;
 
 /// What sessions may take. Every node must have the same limits, or their states drift apart; so
 /// they are constants of the format version, not options. The simulator has smaller ones.

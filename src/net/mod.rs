@@ -32,6 +32,9 @@ pub use connection::{CloseCause, Connection, ReadBudget};
 pub use connections::Connections;
 pub use tcp::{LISTENER, Port, TcpDriver, TcpSocket, readiness};
 
+// The token of a connection's events holds all of its name.
+const _: () = assert!(usize::BITS >= 64);
+
 /// A connection's name: a slot, and which of the connections that had the slot one after another
 /// is meant. Names are never used twice (before 2^32 connections have come and gone).
 ///

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::log::Position;
 use super::node::Transition;
-use super::quorum::{Standing, Tally};
+use super::quorum::{Tally, VoteResult};
 use super::ready::Cause;
 use crate::time::{Duration, Instant};
 use crate::types::NodeId;
@@ -127,17 +127,17 @@ impl Candidate {
         Transition::PreCandidate(self.campaign.cause)
     }
 
-    /// Where the answers so far lead to.
-    pub(super) fn standing(&self, core: &Core) -> Transition {
+    /// Counts the answers so far: where they lead to.
+    pub(super) fn count(&self, core: &Core) -> Transition {
         // "If votes received from majority of servers: become leader" (Figure 2).
-        if self.votes.as_ref().is_some_and(|votes| votes.standing(core.voters()) == Standing::Won) {
+        if self.votes.as_ref().is_some_and(|votes| votes.result(core.voters()) == VoteResult::Won) {
             return Transition::Leader;
         }
-        match (self.phase, self.pre_votes.standing(core.voters())) {
-            (Phase::PreVote { .. }, Standing::Won) => Transition::Candidate { cause: self.campaign.cause },
+        match (self.phase, self.pre_votes.result(core.voters())) {
+            (Phase::PreVote { .. }, VoteResult::Won) => Transition::Candidate { cause: self.campaign.cause },
             // A majority prefers its leader, or has newer logs: theirs is the next move.
-            (Phase::PreVote { .. }, Standing::Lost) => Transition::Follower,
-            (Phase::PreVote { .. }, Standing::Open) | (Phase::Vote, _) => Transition::Stay,
+            (Phase::PreVote { .. }, VoteResult::Lost) => Transition::Follower,
+            (Phase::PreVote { .. }, VoteResult::Pending) | (Phase::Vote, _) => Transition::Stay,
         }
     }
 
@@ -148,7 +148,7 @@ impl Candidate {
         {
             self.retry_deadline = now + self.campaign.patience(core);
         }
-        self.standing(core)
+        self.count(core)
     }
 
     pub(super) fn on_pre_vote_response(
@@ -161,7 +161,7 @@ impl Candidate {
             return Transition::Stay; // an answer to an earlier question
         }
         self.pre_votes.record(from, message.vote_granted);
-        self.standing(core)
+        self.count(core)
     }
 
     pub(super) fn on_request_vote_response(
@@ -179,6 +179,6 @@ impl Candidate {
             return Transition::Stay;
         }
         votes.record(from, message.vote_granted);
-        self.standing(core)
+        self.count(core)
     }
 }

@@ -383,9 +383,9 @@ impl Raft {
             Role::Leader(_) => unreachable!("a leader asks nobody whether it would be elected"),
         };
         let candidate = Candidate::pre_vote(&mut self.core, now, campaign, votes);
-        let standing = candidate.standing(&self.core);
+        let counted = candidate.count(&self.core);
         self.role = Role::Candidate(candidate);
-        if is_planted(Bug::NoPreVote) { Transition::Candidate { cause } } else { standing }
+        if is_planted(Bug::NoPreVote) { Transition::Candidate { cause } } else { counted }
     }
 
     fn become_candidate(&mut self, now: Instant, cause: Cause) -> Transition {

@@ -28,15 +28,15 @@ pub(super) struct Tally {
     votes: BTreeMap<NodeId, bool>,
 }
 
-/// How an election stands.
+/// What came of an election or pre-vote, so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum VoteResult {
     /// A majority granted its vote.
     Won,
     /// So many refused that no majority is left.
     Lost,
-    /// Answers are missing.
-    Open,
+    /// Both are still possible.
+    Pending,
 }
 
 impl Tally {
@@ -52,17 +52,17 @@ impl Tally {
         self.votes.contains_key(&voter)
     }
 
-    /// How the election stands among `voters`; answers of anybody else do not count.
+    /// What came of it among `voters`, so far; answers of anybody else do not count.
     #[must_use]
-    pub(super) fn standing(&self, voters: &[NodeId]) -> Standing {
+    pub(super) fn result(&self, voters: &[NodeId]) -> VoteResult {
         let count = |answer| voters.iter().filter(|id| self.votes.get(id) == Some(&answer)).count();
         let (granted, refused) = (count(true), count(false));
         if granted >= majority(voters.len()) {
-            Standing::Won
+            VoteResult::Won
         } else if voters.len() - refused < majority(voters.len()) {
-            Standing::Lost
+            VoteResult::Lost
         } else {
-            Standing::Open
+            VoteResult::Pending
         }
     }
 }
@@ -99,13 +99,13 @@ mod tests {
                 }
                 let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count() as u64;
                 let expected = if count(1) * 2 > voters {
-                    Standing::Won
+                    VoteResult::Won
                 } else if (voters - count(0)) * 2 <= voters {
-                    Standing::Lost
+                    VoteResult::Lost
                 } else {
-                    Standing::Open
+                    VoteResult::Pending
                 };
-                assert_eq!(tally.standing(&ids), expected, "{answers:?}");
+                assert_eq!(tally.result(&ids), expected, "{answers:?}");
             }
         }
     }
@@ -118,6 +118,6 @@ mod tests {
         tally.record(NodeId(9), true);
         tally.record(NodeId(2), false);
         tally.record(NodeId(2), true);
-        assert_eq!(tally.standing(&voters), Standing::Open);
+        assert_eq!(tally.result(&voters), VoteResult::Pending);
     }
 }

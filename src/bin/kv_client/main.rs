@@ -2,9 +2,8 @@
 //!
 //! The program is a thin face of [`kvstore::client::Client`]: [`arguments`] says what can be asked
 //! for, [`commands`] asks it, [`output`] prints what came of it; [`mod@bench`] is the load tool. The
-//! exit status is part of the
-//! interface: 0 done, 1 a definite no, 2 wrong usage, 3 outcome unknown, 4 refused and certainly
-//! not applied.
+//! exit status is part of the interface: 0 done, 1 a definite no, 2 wrong usage, 3 outcome unknown,
+//! 4 refused and certainly not applied.
 
 mod arguments;
 mod backup;
