@@ -127,9 +127,6 @@ struct Own {
 /// Entries applied in one step of a turn; the rest follows in the next turn.
 const MAX_APPLY_ENTRIES: usize = 4096;
 
-/// Bytes that reads give in one step of a turn, but for a single larger answer; the rest follows.
-const MAX_READ_BYTES: usize = 4 << 20;
-
 impl<D: Disk> Replica<D> {
     /// Takes what storage recovered.
     ///
@@ -348,6 +345,7 @@ impl<D: Disk> Replica<D> {
         after_sync: impl FnOnce() -> Instant,
         transport: &mut impl Transport,
     ) -> Result<(), storage::WriteError> {
+        self.reads.forget_gone();
         self.look_for_leader(now);
         if let Some(batch) = self.reads.begin_batch() {
             self.raft.read_index(batch);
@@ -397,14 +395,7 @@ impl<D: Disk> Replica<D> {
             self.apply(now, entry);
         }
         self.take_read_indexes(now);
-        let log = self.raft.log();
-        let applied = if is_planted(Bug::ReadNotWaiting) { log.last_index() } else { log.applied() };
-        let mut bytes = 0;
-        while bytes < MAX_READ_BYTES
-            && let Some(read) = self.reads.next_answerable(applied)
-        {
-            bytes += self.answer_read(now, read);
-        }
+        self.answer_reads(now);
     }
 
     /// Reads whose leader is gone before it told their index ask the next one, or wait for it.
@@ -482,9 +473,11 @@ impl<D: Disk> Replica<D> {
     }
 
     fn reply(&mut self, transport: &mut impl Transport) {
+        // Looked up once for all who ask in a turn: it takes longer the more connections there are.
+        let mut bounds = None;
         for (client, mut response) in self.answers.drain(..) {
             if let ResponseBody::Status(status) = &mut response.body {
-                status.bounds.extend(transport.bounds());
+                status.bounds.extend_from_slice(bounds.get_or_insert_with(|| transport.bounds()));
             }
             transport.reply(client, &response);
         }

@@ -311,11 +311,14 @@ impl<S: Socket> Connection<S> {
 }
 
 /// What waits to leave: one growing tail for whatever is queued in a turn, and frozen segments
-/// before it, of which a part has been written. Nothing is ever moved to the front of a buffer.
+/// before it, of which a part has been written. Nothing is moved to the front of a buffer, but where
+/// more of it has been written than is left: the written part would be kept, and no cap would know.
 #[derive(Debug, Default)]
 struct Outbox {
     segments: VecDeque<Bytes>,
     segment_bytes: usize,
+    /// What was written of the first segment and is still kept; no more than is left of it.
+    written_bytes: usize,
     tail: Writer,
 }
 
@@ -345,8 +348,13 @@ impl Outbox {
             let step = count.min(segment.len());
             segment.advance(step);
             count -= step;
+            self.written_bytes += step;
             if segment.is_empty() {
                 self.segments.pop_front();
+                self.written_bytes = 0;
+            } else if self.written_bytes > segment.len() {
+                *segment = Bytes::copy_from_slice(segment);
+                self.written_bytes = 0;
             }
         }
     }

@@ -139,6 +139,16 @@ impl Network {
     }
 }
 
+impl MemorySocket {
+    /// Closes the sending direction alone.
+    pub(crate) fn close_half(&self) {
+        let mut state = self.network.0.borrow_mut();
+        state.pipes[self.pipe][1 - self.side].is_other_gone = true;
+        let ended = Readiness { readable: true, read_closed: true, ..Readiness::default() };
+        state.notify(self.pipe, 1 - self.side, ended);
+    }
+}
+
 impl State {
     fn notify(&mut self, pipe: usize, side: usize, readiness: Readiness) {
         if let Some((host, id)) = self.pipes[pipe][side].owner {

@@ -1,6 +1,6 @@
 //! Reads on their way: from a read index to the state that reflects it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::ClientConnection;
 use super::parking::Arrival;
@@ -20,6 +20,8 @@ pub(super) struct Reads {
     turn: Vec<Arrival>,
     asked: BTreeMap<u64, Vec<Arrival>>,
     confirmed: BTreeMap<LogIndex, VecDeque<Arrival>>,
+    /// Whose connections were closed in this turn.
+    gone: BTreeSet<ClientConnection>,
     last_batch: u64,
     count: usize,
     bytes: usize,
@@ -85,11 +87,21 @@ impl Reads {
         }
     }
 
-    /// A connection is closed: its reads that have no index yet need none. Those that have one are
-    /// soon answered, to nobody.
+    /// A connection is closed.
     pub(super) fn on_client_gone(&mut self, client: ClientConnection) {
+        self.gone.insert(client);
+    }
+
+    /// Forgets the reads of those that are gone and have no index yet: they need none. Those that have one
+    /// are soon answered, to nobody. One look at all of them does for all clients of a turn, of whom
+    /// thousands may leave at once.
+    pub(super) fn forget_gone(&mut self) {
+        let clients = std::mem::take(&mut self.gone);
+        if clients.is_empty() {
+            return;
+        }
         let batches = self.asked.values_mut().chain([&mut self.turn]);
-        let gone = batches.flat_map(|batch| batch.extract_if(.., |read| read.client == client));
+        let gone = batches.flat_map(|batch| batch.extract_if(.., |read| clients.contains(&read.client)));
         let gone: Vec<Arrival> = gone.collect();
         gone.iter().for_each(|read| self.count_out(read));
     }

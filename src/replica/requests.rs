@@ -17,6 +17,12 @@ use crate::wire::client::{
     Bound, Command, NodeStatus, Outcome, Refused, RequestBody, Response, ResponseBody, SilentLeader, Write,
 };
 
+/// Reads answered in one step of a turn; the rest follows. Many more may be confirmed at once.
+const MAX_ANSWERED_READS: usize = 4096;
+
+/// Bytes that reads give in one step of a turn, but for a single larger answer; the rest follows.
+const MAX_READ_BYTES: usize = 4 << 20;
+
 impl<D: Disk> Replica<D> {
     /// Serves a request that has just arrived, or was parked and is looked at again.
     pub(super) fn serve(&mut self, now: Instant, arrival: Arrival) {
@@ -205,8 +211,22 @@ impl<D: Disk> Replica<D> {
         }
     }
 
+    /// Answers a bounded number of the reads that the state answers by now.
+    pub(super) fn answer_reads(&mut self, now: Instant) {
+        let log = self.raft.log();
+        let applied = if is_planted(Bug::ReadNotWaiting) { log.last_index() } else { log.applied() };
+        let mut bytes = 0;
+        for _ in 0..MAX_ANSWERED_READS {
+            let Some(read) = self.reads.next_answerable(applied) else { break };
+            bytes += self.answer_read(now, read);
+            if bytes >= MAX_READ_BYTES {
+                break;
+            }
+        }
+    }
+
     /// Answers a read from the state as it is, which suffices by now. Gives the bytes of the answer.
-    pub(super) fn answer_read(&mut self, now: Instant, arrival: Arrival) -> usize {
+    fn answer_read(&mut self, now: Instant, arrival: Arrival) -> usize {
         let body = match arrival.request.body {
             RequestBody::Backup { .. } => {
                 self.begin_backup(&arrival);

@@ -3,6 +3,7 @@
 //! Nothing here touches the world: names are resolved and files opened later, so each rule is a
 //! line of a table in the tests.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -115,6 +116,9 @@ pub enum ConfigError {
     #[error("--peers: {0} nodes with this one, at most {MAX_MEMBERS} are possible")]
     TooMany(usize),
     /// Nobody can connect to "any address".
+    #[error("--advertise {0}: that is no address to connect to; say where the others find this node")]
+    Nowhere(String),
+    /// It must be said where, then.
     #[error("--host {0} listens everywhere: say with --advertise HOST:PORT what the others are told")]
     Wildcard(String),
     /// Not two numbers.
@@ -193,16 +197,26 @@ fn join(host: &str, port: u16) -> String {
 }
 
 fn advertise(flags: &Flags, listen: &str) -> Result<String, ConfigError> {
-    let wildcard = ["0.0.0.0", "::", "[::]"].contains(&flags.host.as_str());
-    match &flags.advertise {
-        Some(address) => {
-            let flag = "--advertise";
-            let host_and_port = address.contains(':').then(|| parse_address(address)).flatten();
-            host_and_port.ok_or_else(|| ConfigError::Address { flag, entry: address.clone() })
-        }
-        None if wildcard => Err(ConfigError::Wildcard(flags.host.clone())),
-        None => Ok(listen.to_owned()),
+    let Some(address) = &flags.advertise else {
+        return match is_wildcard(&flags.host) {
+            true => Err(ConfigError::Wildcard(flags.host.clone())),
+            false => Ok(listen.to_owned()),
+        };
+    };
+    let host_and_port = address.contains(':').then(|| parse_address(address)).flatten();
+    let malformed = || ConfigError::Address { flag: "--advertise", entry: address.clone() };
+    let host_and_port = host_and_port.ok_or_else(malformed)?;
+    match host_and_port.rsplit_once(':').is_some_and(|(host, _)| is_wildcard(host)) {
+        true => Err(ConfigError::Nowhere(address.clone())),
+        false => Ok(host_and_port),
     }
+}
+
+/// Whether a host is "any address", in whatever way it is written. A lone 0 is one to the system.
+fn is_wildcard(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address = bare.parse().map(|address: IpAddr| address.to_canonical());
+    bare == "0" || address.is_ok_and(|address| address.is_unspecified())
 }
 
 /// The list without this node's own entry, so that one list can serve all nodes.
@@ -351,9 +365,13 @@ mod tests {
 
     #[test]
     fn wildcard_host_needs_an_address_to_tell() {
-        for host in ["0.0.0.0", "::"] {
+        for host in ["0.0.0.0", "0", "::", "[::]", "::0", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0"] {
             let flags = Flags { host: host.to_owned(), ..flags() };
-            assert!(matches!(Config::check(flags), Err(ConfigError::Wildcard(_))));
+            assert!(matches!(Config::check(flags), Err(ConfigError::Wildcard(_))), "{host}");
+        }
+        for told in ["0.0.0.0:9001", "[::]:9001", "0:9001"] {
+            let flags = Flags { advertise: Some(told.to_owned()), ..flags() };
+            assert!(matches!(Config::check(flags), Err(ConfigError::Nowhere(_))), "{told}");
         }
         let told = Some("db1:9001".to_owned());
         let config = Config::check(Flags { host: "::".to_owned(), advertise: told, ..flags() }).unwrap();

@@ -55,8 +55,9 @@ use crate::types::NodeId;
 
 /// The token of signals; connections and the listener never have it.
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// Events taken from one poll, at most; the rest comes with the next.
-const EVENTS_PER_POLL: usize = 1024;
+/// Events taken from one poll, at most. More than there can be connections: else those of thousands of
+/// clients could hide those of a leader, and its heartbeats be late.
+const EVENTS_PER_POLL: usize = 1 << 17;
 /// The exit status of a process that was told to end a second time.
 const ENDED_AT_ONCE: i32 = 1;
 
@@ -272,4 +273,94 @@ fn raise_descriptor_limit() -> u64 {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
+    use tempfile::TempDir;
+
+    use super::config::Flags;
+    use super::*;
+    use crate::replica::Transport;
+    use crate::storage::{FileDisk, Options};
+    use crate::types::Incarnation;
+    use crate::wire::Writer;
+    use crate::wire::client::{Request, RequestBody};
+    use crate::wire::frame::{self, FrameKind};
+
+    /// More than any round number of events that a poll might be limited to.
+    const CLIENTS: usize = 1_100;
+
+    fn open(directory: &TempDir) -> (Server<FileDisk>, String) {
+        let first = 15_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+        let flags = |port| Flags {
+            id: 1,
+            port,
+            peers: String::new(),
+            host: "127.0.0.1".to_owned(),
+            advertise: None,
+            data_dir: None,
+            heartbeat_ms: 1_000,
+            election_ms: "5000-6000".to_owned(),
+            snapshot_log_kib: config::DEFAULT_SNAPSHOT_LOG_KIB,
+            unsafe_no_fsync: true,
+        };
+        let start = |port| {
+            let config = Config::check(flags(port)).unwrap();
+            let place = Place::take(&config).ok()?;
+            let disk = FileDisk::open(directory.path()).unwrap();
+            let options = Options { sync: false, ..Options::default() };
+            let (storage, recovered) = Storage::open(disk, NodeId(1), options, Incarnation(1)).unwrap();
+            let server = Server::open(&config, place, storage, recovered, [7; 32]).ok()?;
+            Some((server, config.listen))
+        };
+        (first..30_000).find_map(start).expect("a free port")
+    }
+
+    impl Server<FileDisk> {
+        /// Polls; how many clients it told of. The turn follows.
+        fn turn(&mut self) -> usize {
+            let Self { clock, world, node } = self;
+            let now = world.poll(node, clock, Some(Duration::from_millis(10))).unwrap();
+            let ready = node.bus().ready_clients();
+            node.turn::<RunError>(now, |_| Ok(()), || now).unwrap();
+            ready
+        }
+
+        fn clients(&self) -> usize {
+            let bounds = self.node.bus().bounds();
+            bounds.iter().find(|bound| bound.name == "client_connections").unwrap().used as usize
+        }
+    }
+
+    #[test]
+    fn one_poll_tells_of_all_who_are_ready_however_many_they_are() {
+        let directory = TempDir::new().unwrap();
+        let (mut server, address) = open(&directory);
+        let (mut hello, mut request) = (Writer::new(), Writer::new());
+        frame::encode(FrameKind::ClientHello, &mut hello, |_| {});
+        let body = RequestBody::Get { key: "key".into(), stale: true };
+        let get = Request { id: 1, time_left_ms: 1_000, silent_leader: None, body };
+        frame::encode(FrameKind::Request, &mut request, |out| get.encode(out));
+        let (hello, request) = (hello.into_bytes(), request.into_bytes());
+        let mut clients: Vec<TcpStream> = Vec::new();
+        while clients.len() < CLIENTS {
+            clients.push(TcpStream::connect(&address).unwrap());
+            clients.last_mut().unwrap().write_all(&hello).unwrap();
+            let is_admitted = (0..1_000).any(|_| {
+                server.turn();
+                server.clients() == clients.len()
+            });
+            assert!(is_admitted, "no more than {} clients are admitted", clients.len() - 1);
+        }
+        // The system may deliver some of it a moment later: then the next time.
+        let is_told_of_all = (0..100).any(|_| {
+            clients.iter_mut().for_each(|client| client.write_all(&request).unwrap());
+            server.turn() == CLIENTS
+        });
+        assert!(is_told_of_all);
+    }
 }

@@ -131,10 +131,13 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 /// Cuts frames out of bytes that arrive in any pieces; the result does not depend on the cuts.
 ///
 /// Invariants: at most one incomplete frame is held; what is held was received, never only
-/// claimed; after an error every later call gives the same error.
+/// claimed; after an error every later call gives the same error. What waits is more than half of
+/// `held`: a frame that was cut is not kept alive by the few bytes behind it.
 #[derive(Debug)]
 pub struct Decoder {
     received: BytesMut,
+    /// The most that waited in the buffer of `received` so far.
+    held: usize,
     limit: u32,
     failed: Option<FrameError>,
 }
@@ -143,7 +146,7 @@ impl Decoder {
     /// A decoder that refuses payloads of more than `limit` bytes.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self { received: BytesMut::new(), limit, failed: None }
+        Self { received: BytesMut::new(), held: 0, limit, failed: None }
     }
 
     /// Changes the limit from the next frame on, as a handshake does.
@@ -157,6 +160,7 @@ impl Decoder {
             return;
         }
         self.received.extend_from_slice(bytes);
+        self.held = self.held.max(self.received.len());
     }
 
     /// Bytes that wait for the rest of their frame (or for `next` to be called).
@@ -172,16 +176,21 @@ impl Decoder {
             return Err(error);
         }
         let frame = self.cut();
-        match frame {
-            Err(error) => {
-                self.failed = Some(error);
-                self.received = BytesMut::new();
-            }
-            // An idle connection keeps no buffer.
-            Ok(_) if self.received.is_empty() => self.received = BytesMut::new(),
-            Ok(_) => {}
+        if let Err(error) = frame {
+            self.failed = Some(error);
+            self.received.clear();
         }
+        self.let_go();
         frame
+    }
+
+    /// Frames that were cut share their buffer with what is left. Once that is the smaller part it gets
+    /// one of its own; an idle connection keeps none. In all, no byte is copied more than once by this.
+    fn let_go(&mut self) {
+        if self.received.len() <= self.held / 2 {
+            self.received = BytesMut::from(&self.received[..]);
+            self.held = self.received.len();
+        }
     }
 
     fn cut(&mut self) -> Result<Option<Frame>, FrameError> {
@@ -292,6 +301,22 @@ mod tests {
         for greeting in [&b"GE"[..], b"\x16\x03", b"SS", b"Q"] {
             assert!(matches!(decode_all(&[greeting]), Err(FrameError::Magic(_))));
         }
+    }
+
+    #[test]
+    fn frame_that_was_cut_is_not_kept_alive_by_the_first_byte_of_the_next() {
+        let mut out = Writer::new();
+        encode(FrameKind::Request, &mut out, |payload| payload.put(&vec![7; 1 << 20]));
+        out.put(&MAGIC[..1]);
+        let mut decoder = Decoder::new(1 << 20);
+        for piece in out.into_bytes().chunks(64 << 10) {
+            assert_eq!(decoder.next(), Ok(None));
+            decoder.push(piece);
+        }
+        assert_eq!(decoder.next().unwrap().unwrap().payload.len(), 1 << 20);
+        assert_eq!((decoder.next(), decoder.buffered()), (Ok(None), 1));
+        let capacity = decoder.received.capacity();
+        assert!(capacity < 1 << 10, "a byte waits in a buffer with room for {capacity} more");
     }
 
     #[test]

@@ -393,12 +393,39 @@ fn read_that_waits_for_its_index_dies_with_its_connection() {
     world.network.queue.clear();
     world.ask(1, 2, get("key"));
     world.node(1).on_client_gone(CLIENT);
+    world.turn(1);
     assert_eq!(world.used(1, "waiting_reads"), 0, "neither those of this turn nor those asked for");
     world.kill(0);
     world.turn(1);
     assert_eq!(world.used(1, "parked_requests"), 0);
     world.pass(60);
     assert!(world.answer(1).is_none() && world.answer(2).is_none());
+}
+
+#[test]
+fn reads_confirmed_together_are_answered_over_several_turns() {
+    let mut world = World::founded(1);
+    (0..10_000).for_each(|id| world.ask(0, id, get("key")));
+    world.turn(0);
+    let answered = world.network.answers.len();
+    assert!((4_096..10_000).contains(&answered), "{answered} in one turn");
+    world.settle();
+    let ids: BTreeSet<u64> = world.network.answers.iter().map(|(_, answer)| answer.id).collect();
+    assert_eq!((ids.len(), world.network.answers.len()), (10_000, 10_000));
+}
+
+#[test]
+fn bounds_of_connections_are_looked_up_once_for_all_who_ask_in_a_turn() {
+    let mut world = World::founded(1);
+    let before = world.network.looked_up.get();
+    (0..1_000).for_each(|id| world.ask(0, id, RequestBody::Status));
+    world.turn(0);
+    assert_eq!(world.network.looked_up.get() - before, 1);
+    for (_, answer) in &world.network.answers {
+        let ResponseBody::Status(status) = &answer.body else { panic!("{answer:?}") };
+        assert!(status.bounds.iter().any(|bound| bound.name == "of_the_network"));
+    }
+    assert_eq!(world.network.answers.len(), 1_000);
 }
 
 #[test]

@@ -111,6 +111,23 @@ fn write_goes_out_at_once_and_waits_for_an_event_only_when_refused() {
 }
 
 #[test]
+fn output_of_which_most_was_written_is_not_kept_for_the_rest() {
+    let mut connection = connection([]);
+    connection.queue(FrameKind::Request, |out| out.put(&[7; 10_000]));
+    connection.socket.writes = [Ok(4_000), Ok(4_000), Err(would_block()), Ok(2_000), Ok(100)].into();
+    let kept = |connection: &Connection<ScriptedSocket>| {
+        let first = connection.outbox.segments.front().unwrap();
+        (connection.outbox.written_bytes + first.len(), first.len())
+    };
+    connection.flush().unwrap();
+    assert_eq!(kept(&connection), (2_012, 2_012));
+    connection.on_event(WRITABLE);
+    connection.flush().unwrap();
+    assert_eq!(connection.socket.written, frame(&[7; 10_000]));
+    assert_eq!(connection.queued_bytes(), 0);
+}
+
+#[test]
 fn write_to_a_closed_socket_is_an_end() {
     let mut connection = connection([]);
     connection.socket.writes = [Err(ErrorKind::BrokenPipe.into())].into();

@@ -270,17 +270,23 @@ impl<S: Socket> MessageBus<S> {
     pub(super) fn refuse(&mut self, id: ConnectionId, refusal: Refusal) {
         let Some((_, visitor)) = self.connections.get_mut(id) else { return };
         let party = std::mem::replace(&mut visitor.party, Party::Dismissed);
-        let line = match party {
-            Party::Dialled(entry) => format!("refused {}: {}", self.peers.address(entry), refusal.message),
-            _ => format!("refused a connection: {}", refusal.message),
-        };
-        self.complaints.warn(self.now, line);
+        let line = format!("refused a connection: {}", refusal.message);
+        match party {
+            Party::Dialled(entry) => {
+                let line = format!("refused {}: {}", self.peers.address(entry), refusal.message);
+                self.complaints.warn(self.now, line);
+            }
+            Party::Claimant | Party::Peer => self.complaints.warn(self.now, line),
+            _ => self.complaints.warn_of_stranger(self.now, line),
+        }
         self.queue(id, FrameKind::Refusal, |out| refusal.encode(out));
         self.dismiss(id);
         self.on_parted(id, party, &CloseCause::Refusal);
     }
 
-    /// Delivers what is queued, ignores what arrives, and lets the other end close.
+    /// Delivers what is queued, ignores what arrives, and lets the other end close. What the socket takes is
+    /// delivered at once: whoever has said all that he will may be read to his end, and closed, before
+    /// this turn's flush.
     pub(super) fn dismiss(&mut self, id: ConnectionId) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
         connection.drain();
@@ -290,6 +296,7 @@ impl<S: Socket> MessageBus<S> {
         if let Some(oldest) = self.admission.on_unknown(id) {
             self.close(oldest, &CloseCause::Overdue("no time to part while others waited"));
         }
+        self.flush_one(id);
     }
 
     /// Ends a connection.

@@ -4,7 +4,8 @@
 //! values are a few kilobytes. Its answers are values that the store holds anyway; bytes are made of
 //! them one after the other, as the client takes those before. So it is never closed for having
 //! asked, only for not reading. But the store may not hold these values any longer, so what waits in
-//! this way is bounded too: a read beyond that is refused as busy.
+//! this way is bounded too: a read beyond that is refused as busy. What was done is not undone by a
+//! lack of room, and "busy" would say that it was not: with that answer its client is closed.
 
 use super::bounds::{ALL_CLIENTS_WITHHELD_BYTES, CLIENT_SOFT_BYTES, CLIENT_WITHHELD_BYTES};
 use super::{MessageBus, Party, Visitor};
@@ -57,6 +58,9 @@ impl<S: Socket> MessageBus<S> {
                 let is_too_much = visitor.withheld_bytes + bytes > CLIENT_WITHHELD_BYTES
                     || self.queues.withheld_bytes + bytes > ALL_CLIENTS_WITHHELD_BYTES;
                 if bytes > 0 && is_too_much {
+                    if !is_of_a_read(response) {
+                        return self.close(id, &CloseCause::Overflow);
+                    }
                     visitor.withheld.push_back(busy(response));
                 } else {
                     visitor.withheld_bytes += bytes;
@@ -97,6 +101,12 @@ impl<S: Socket> MessageBus<S> {
 /// Whether a client may be given another answer now.
 fn has_room<S: Socket>(connection: &Connection<S>, visitor: &Visitor) -> bool {
     connection.queued_bytes() <= CLIENT_SOFT_BYTES && visitor.withheld.is_empty()
+}
+
+/// Whether the answer tells what was found, not what was done: then it can be asked for again.
+fn is_of_a_read(response: &Response) -> bool {
+    use ResponseBody::{BackupChunk, Rows, Sessions, Status, Value};
+    matches!(response.body, Value(_) | Rows { .. } | Status(_) | Sessions(_) | BackupChunk { .. })
 }
 
 /// What an answer holds on to while it is withheld.

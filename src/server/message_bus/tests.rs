@@ -4,14 +4,14 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bounds::CLIENT_SOFT_BYTES;
+use super::bounds::{CLIENT_SOFT_BYTES, CLIENT_WITHHELD_BYTES};
 use super::*;
 use crate::net::memory::{Host, MemorySocket, Network};
 use crate::server::admission::Limits;
 use crate::server::config::PeerEntry;
 use crate::server::peers::Identity;
 use crate::types::{ClusterId, Incarnation, Revision};
-use crate::wire::client::{Refused, RequestBody, ResponseBody};
+use crate::wire::client::{Outcome, Refused, RequestBody, ResponseBody};
 use crate::wire::entry::Member;
 use crate::wire::frame::{self, Decoder};
 use crate::wire::hello::{DialNumber, PeerHello, Refusal, RefusalReason};

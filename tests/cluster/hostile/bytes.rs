@@ -61,8 +61,11 @@ fn nonsense_gets_a_refusal_if_its_header_was_sound_and_is_closed() -> Result<()>
         for (what, bytes, expected) in nonsense(MAX_CLIENT_FRAME_BYTES) {
             sent.push((format!("{what}, from a client"), Raw::client(target.port())?.0, bytes, expected));
         }
-        for (_, raw, bytes, _) in &mut sent {
+        for (number, (_, raw, bytes, _)) in sent.iter_mut().enumerate() {
             raw.send(bytes)?;
+            if number % 2 == 0 {
+                raw.close_half()?; // and waits for an answer none the less
+            }
         }
         for (what, mut raw, _, expected) in sent {
             let frames = raw.rest().with_context(|| what.clone())?;

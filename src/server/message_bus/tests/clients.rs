@@ -75,6 +75,19 @@ fn frame_beyond_the_limit_is_refused_with_a_word_and_the_client_is_gone_once() {
 }
 
 #[test]
+fn refusal_reaches_whoever_has_closed_his_half_already() {
+    let mut world = World::founded(1);
+    let (mut client, _) = world.welcomed(1);
+    client.receive();
+    for client in [&mut world.client(1), &mut client] {
+        client.send(FrameKind::Welcome, |_| {});
+        client.socket.close_half();
+        world.settle();
+        assert_eq!(client.refusal(), RefusalReason::Malformed);
+    }
+}
+
+#[test]
 fn foreign_greeting_is_closed_without_a_word() {
     let mut world = World::founded(1);
     let mut client = world.client(1);
@@ -341,6 +354,30 @@ fn answers_withheld_beyond_their_bound_are_refused_as_busy_and_each_request_is_a
     for name in ["client_withheld_bytes", "all_clients_withheld_bytes", "client_requests"] {
         assert_eq!(bound(&mut world, name).used, 0, "{name}");
     }
+}
+
+#[test]
+fn answer_to_a_write_for_which_there_is_no_room_is_no_refusal_but_the_end() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    // Two fill the output, then this many what may be withheld, to the last byte.
+    let most = (1 << 20) + 64;
+    let (whole, rest) = (CLIENT_WITHHELD_BYTES / most, CLIENT_WITHHELD_BYTES % most);
+    let sizes = [1 << 20; 2].into_iter().chain(std::iter::repeat_n(1 << 20, whole)).chain([rest - 64]);
+    for (id, bytes) in sizes.enumerate() {
+        world.node(1).bus.reply(name, &response(id as u64, bytes));
+    }
+    world.settle();
+    assert_eq!(world.inbound(1), [], "all of it may wait");
+    world.node(1).bus.reply(name, &response(198, 1));
+    world.settle();
+    assert_eq!(world.inbound(1), [], "a read may be asked again");
+    let body = ResponseBody::Written { outcome: Outcome::Done, cached: false };
+    world.node(1).bus.reply(name, &Response { id: 199, revision: Revision(2), body });
+    world.settle();
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)], "what was done is never called refused");
+    let answers = client.receive().into_iter().map(|frame| Response::decode(frame.payload).unwrap());
+    assert!(answers.into_iter().all(|answer| matches!(answer.body, ResponseBody::Value(_))));
 }
 
 #[test]
