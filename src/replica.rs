@@ -114,8 +114,6 @@ struct Own {
     started: Instant,
     /// The leader and term for which parked requests were last looked through.
     leader_seen: (Option<NodeId>, Term),
-    /// The log's next segment is being prepared, a slice in each idle turn.
-    spare_unfinished: bool,
     /// Since when this leader's uncommitted log is at its cap, at this commit index.
     full_since: Option<(Instant, LogIndex)>,
     /// What room its disk has.
@@ -167,7 +165,6 @@ impl<D: Disk> Replica<D> {
                 fsync: options.fsync,
                 started: now,
                 leader_seen: (None, Term::ZERO),
-                spare_unfinished: false,
                 full_since: None,
                 space: Space::default(),
                 no_complaint_before: now,
@@ -315,7 +312,7 @@ impl<D: Disk> Replica<D> {
             || self.reads.has_turn()
             || self.reads.has_answerable(log.applied())
             || !self.answers.is_empty()
-            || (self.own.spare_unfinished && self.may_prepare_spare(now))
+            || self.has_spare_work(now)
             || self.has_snapshot_work(now)
             || self.raft.has_ready(now)
     }

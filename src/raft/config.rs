@@ -46,10 +46,11 @@ impl Config {
         }
     }
 
-    /// How far apart survivors that saw the same leader die begin, by their rank, so that they do
-    /// not collide: the second shall ask when the first has its pre-vote and is a candidate, whose
-    /// vote it cannot get. That is a round trip later, less the way of the question, and heartbeats
-    /// are no closer together than a round trip where somebody chose them for the links.
+    /// How far apart survivors that saw the same leader die begin to ask, by their rank. If the
+    /// question of the second reaches the first before that one has voted for itself, both win their
+    /// pre-votes and split the votes. The first votes one round trip after it began, and the question is
+    /// under way for half of one; where heartbeats were chosen for the links, they are no closer
+    /// together than a round trip. So two thirds of a heartbeat are enough.
     pub(super) fn stagger(&self) -> Duration {
         self.heartbeat * 2 / 3
     }

@@ -25,10 +25,10 @@ pub enum SnapshotInput {
 /// little behind need no snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogBounds {
-    /// So many bytes of entries are always held.
+    /// So many bytes of entries are held, whether anybody wants them or not.
     pub trailing_bytes: usize,
-    /// More than this are held only if no snapshot stands for them. Up to here what linked
-    /// followers want is held, above all what follows a snapshot on its way to one.
+    /// Up to so many bytes, entries are held as long as a linked follower lacks them: above all those
+    /// that follow a snapshot on its way to one. (What no snapshot stands for is held in any case.)
     pub max_bytes: usize,
 }
 

@@ -68,7 +68,7 @@ impl Default for SnapshotOptions {
 /// What is under way with snapshots on this node.
 pub(super) struct Snapshots<F> {
     options: SnapshotOptions,
-    /// Those of the sessions in it.
+    /// Those of the sessions in a snapshot that is read.
     pub(super) limits: Limits,
     pub(super) sizes: Sizes,
     pub(super) work: Work,

@@ -35,6 +35,8 @@ pub(super) struct Space {
     looked_at: Option<Instant>,
     /// When this leader last tried to hand over, and to whom; it is forgotten with its leadership.
     handed_over: Option<(Instant, NodeId)>,
+    /// The log's next segment is being prepared, a slice in each idle turn.
+    is_spare_unfinished: bool,
     /// There was no room for the log's next segment: it is not prepared before this.
     no_spare_until: Option<Instant>,
 }
@@ -107,10 +109,15 @@ impl<D: Disk> Replica<D> {
     /// Prepares a slice of the log's next segment.
     pub(super) fn prepare_spare(&mut self, now: Instant) -> Result<(), WriteError> {
         let progress = self.storage.prepare_spare(SPARE_SLICE_BYTES)?;
-        self.own.spare_unfinished = progress == SpareProgress::Unfinished;
+        self.own.space.is_spare_unfinished = progress == SpareProgress::Unfinished;
         let is_full = progress == SpareProgress::NoRoom;
         self.own.space.no_spare_until = is_full.then(|| now + patience(self.own.id));
         Ok(())
+    }
+
+    /// Whether more of the log's next segment is to be prepared, without waiting for anything.
+    pub(super) fn has_spare_work(&self, now: Instant) -> bool {
+        self.own.space.is_spare_unfinished && self.may_prepare_spare(now)
     }
 
     /// Without a leader the disk is kept free for votes; without room, for the log itself.

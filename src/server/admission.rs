@@ -14,7 +14,7 @@ use crate::net::ConnectionId;
 use crate::wire::hello::Inquiry;
 
 /// Descriptors for everything but connections: log files, poll, signals, listener, standard
-/// streams, and some air.
+/// streams, and a few to spare.
 const RESERVED_DESCRIPTORS: u64 = 32;
 /// A link each way to every node, one of the boot before, and an inquiry each way.
 const DESCRIPTORS_PER_PEER: u64 = 5;

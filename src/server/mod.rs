@@ -100,7 +100,7 @@ pub enum StartError {
     #[error(transparent)]
     State(#[from] replica::StateError),
     /// Poll or signals cannot be set up.
-    #[error("cannot set up the event loop: {0}")]
+    #[error("cannot set up the event loop: {0}; raise the limit on open files, or free some memory")]
     System(#[from] io::Error),
 }
 
@@ -121,7 +121,7 @@ pub enum RunError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The poll failed.
-    #[error("the event loop cannot go on: {0}")]
+    #[error("the event loop cannot go on: {0}; start the node again")]
     Poll(#[from] io::Error),
 }
 

@@ -125,7 +125,7 @@ impl<D: Disk> BackupWriter<D> {
         Ok(Self { disk, name: name.to_owned(), may_replace, file, id, parser, written_bytes: 0 })
     }
 
-    /// Whose bytes these are.
+    /// The snapshot whose bytes these are.
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         self.id

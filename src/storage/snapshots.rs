@@ -67,7 +67,7 @@ pub struct OpenSnapshot<F> {
 }
 
 impl<F> OpenSnapshot<F> {
-    /// Whose bytes these are.
+    /// The snapshot whose bytes these are.
     #[must_use]
     pub fn id(&self) -> SnapshotId {
         self.id

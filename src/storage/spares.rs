@@ -9,7 +9,7 @@ use super::{Options, WriteError};
 pub(super) const SPARE: &str = "spare.wal";
 /// A fresh spare that is not finished.
 pub(super) const UNFINISHED_SPARE: &str = "spare.tmp";
-/// As many released segments are kept to be used again; more are removed.
+/// So many released segments are kept to be used again; more are removed.
 const MAX_RECYCLED: usize = 4;
 pub(super) static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 

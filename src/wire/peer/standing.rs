@@ -16,13 +16,13 @@ pub struct Room {
     pub level: RoomLevel,
 }
 
-/// What may be done with the room that is left. Elections, no-ops and expiry are never held back.
+/// What clients may write, by the room that is left. Elections, no-ops and expiry are never held back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum RoomLevel {
-    /// Nothing: room is left for one more segment of the log at most.
+    /// Nothing: the next snapshot and one more segment of the log do not fit.
     None = 0,
-    /// The reserve is touched: only what makes the next snapshot smaller.
+    /// Only what makes the next snapshot smaller: the reserve is touched.
     Low = 1,
     /// Everything.
     #[default]
