@@ -59,7 +59,7 @@
 //! | evidence is void once the leader speaks | `evidence_is_void_once_the_leader_speaks` |
 //! | resets of a middlebox taken for a death (V15) | `link_of_the_leader_reset_every_50_ms_causes_no_election`, `links_reset_all_the_time_cause_no_election`, `redial_answered_by_the_same_boot_ends_the_suspicion` |
 //! | a later boot is believed only of the node itself | `forged_boot_is_refused_and_the_true_one_is_linked_afterwards`, `claim_waits_for_the_node_that_it_names_and_changes_nothing_meanwhile` |
-//! | unread bytes, of whole messages or not, and pauses of one's own | `unread_bytes_of_the_leader_hold_the_timer_back`, `frame_that_goes_on_arriving_counts_as_unread_until_it_stops`, `frame_that_drips_counts_as_unread_for_a_while_only`, `entries_that_take_longer_to_arrive_than_a_timeout_cause_no_election`, `follower_stopped_for_a_second_causes_no_election` |
+//! | unread bytes, of whole messages or not, and pauses of one's own | `unread_bytes_of_the_leader_hold_the_timer_back`, `frame_that_goes_on_arriving_counts_as_unread_until_it_stops`, `frame_that_drips_counts_as_unread_for_a_while_only`, `entries_that_take_longer_to_arrive_than_a_timeout_cause_no_election`, `follower_stopped_for_longer_than_a_timeout_causes_no_election` |
 //! | loyalty and its two exceptions | `loyalty_*`, `transfer_mark_moves_loyal_voters`, `held_pre_vote_*` |
 //! | partial links, one-way links (V1, V2) | `pre_vote_between_two_links_that_miss_one_is_refused`, `pre_vote_of_a_node_that_was_cut_off_raises_no_term`, `quorum_leader_that_hears_no_majority_gives_way` |
 //! | pre-vote and check-quorum block each other (V3); a low term never elects (V4) | `vote_requested_from_a_pre_candidate_is_granted`, `pre_vote_refusal_with_a_higher_term_is_adopted` |

@@ -9,7 +9,7 @@ use kvstore::types::NodeId;
 use kvstore::wire::client::{Refused, ResponseBody};
 use kvstore::wire::hello::MemberAddress;
 
-use crate::fake_node::{FakeNode, Reaction, Store, address, listener, refuse, written};
+use crate::fake_node::{FakeNode, Reaction, Store, address_of, bound, refuse, written};
 
 fn command(address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kv_client"));
@@ -188,7 +188,8 @@ fn status_asks_a_member_whose_address_only_another_node_knows() {
             other => other,
         }))
     };
-    let gone = address(&listener());
+    let nobody = bound();
+    let gone = address_of(&nobody);
     let fourth = node(4, Vec::new());
     let second = node(2, vec![(1, ""), (3, &gone), (4, &fourth.address)]);
     let first = node(1, vec![(1, "h:1"), (2, &second.address), (3, ""), (4, "")]);
@@ -214,9 +215,10 @@ fn refusals_that_are_definite_exit_4_with_one_line() {
     assert!(status == 4 && stderr.contains("seq reused"), "{stderr}");
     assert_eq!(line(&store.address, "transfer 7").0, 4);
     let busy = FakeNode::alone(Box::new(|_| refuse(Refused::Busy("too many sessions: close some".into()))));
-    let (status, _, stderr) = line(&busy.address, "--timeout-ms 300 put k v");
+    let (status, _, stderr) = line(&busy.address, "--timeout-ms 3000 put k v");
     assert_eq!((status, stderr.as_str()), (4, "kv_client: busy: too many sessions: close some\n"));
-    let dead = address(&listener());
+    let nobody = bound();
+    let dead = address_of(&nobody);
     let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 --json put k v");
     assert!(status == 4 && stdout.contains(r#""error":"unreachable""#), "{stdout}");
     assert_eq!(stderr.lines().count(), 1);
@@ -274,13 +276,14 @@ fn mismatch_whose_value_is_cut_says_so() {
 fn unknown_outcome_exits_3_and_can_be_asked_about_as_the_message_says() {
     let mut answers = 0;
     let mut store = Store::default();
-    // Applies the first write but never says so.
+    // Applies the first write but never says so. The client has time to send it on any machine, and none to
+    // give the silent connection up and ask on another.
     let node = FakeNode::alone(Box::new(move |request| {
         answers += 1;
         let reaction = store.react(&request.body);
         if answers == 1 { Reaction::Silence } else { reaction }
     }));
-    let (status, _, stderr) = line(&node.address, "--timeout-ms 300 put k v");
+    let (status, _, stderr) = line(&node.address, "--timeout-ms 900 put k v");
     assert_eq!((status, stderr.lines().count()), (3, 1), "{stderr}");
     let (_, again) = stderr.trim().split_once("same command with ").expect("it says how to ask again");
     assert!(again.starts_with("--client-id library:"), "{again}");
@@ -297,7 +300,7 @@ fn close_whose_answer_was_lost_tells_when_asked_again_that_there_was_a_session()
         if answers == 2 { Reaction::Silence } else { reaction }
     }));
     assert_eq!(line(&node.address, "--client-id shop --seq 1 put k v").1, "OK\n");
-    let (status, _, stderr) = line(&node.address, "--timeout-ms 300 session close shop");
+    let (status, _, stderr) = line(&node.address, "--timeout-ms 900 session close shop");
     assert_eq!(status, 3, "{stderr}");
     let (_, again) = stderr.trim().split_once("same command with ").expect("it says how to ask again");
     assert_eq!(line(&node.address, &format!("{again} session close shop")).1, "OK (cached)\n");
@@ -333,7 +336,8 @@ fn bench_counts_errors_and_exits_1_and_without_a_node_exits_4() {
     let summary: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((status, &summary["answers"], &summary["errors"]), (1, &5.into(), &5.into()), "{stderr}");
     assert_eq!((&summary["ok"], &summary["errors_by_word"]["too_large"]), (&false.into(), &5.into()));
-    let dead = address(&listener());
+    let nobody = bound();
+    let dead = address_of(&nobody);
     let (status, stdout, stderr) = line(&dead, "--timeout-ms 300 bench --count 10");
     assert_eq!((status, stdout.as_str(), stderr.lines().count()), (4, "", 1), "{stderr}");
 }

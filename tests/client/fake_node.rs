@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use kvstore::wire::client::{
 use kvstore::wire::frame::{self, Decoder, Frame, FrameKind};
 use kvstore::wire::hello::{MemberAddress, Welcome};
 use kvstore::wire::{MAX_CLIENT_FRAME_BYTES, Writer};
+use socket2::{Domain, Socket, Type};
 
 /// What a node does with a request.
 pub(crate) enum Reaction {
@@ -45,16 +46,30 @@ pub(crate) fn written(revision: u64) -> Reaction {
     Reaction::Answer(revision, ResponseBody::Written { outcome: Outcome::Done, cached: false })
 }
 
-/// A listener on a port that was free, between 15000 and 30000.
-pub(crate) fn listener() -> TcpListener {
+/// A socket that has a port between 15000 and 30000 to itself. As long as it does not listen, dials to it
+/// are refused.
+pub(crate) fn bound() -> Socket {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = 15_000 + (std::process::id() % 149) as u16 * 100;
     loop {
         let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return listener;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        if socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).is_ok() {
+            return socket;
         }
     }
+}
+
+/// The address of such a socket, as an endpoint.
+pub(crate) fn address_of(socket: &Socket) -> String {
+    socket.local_addr().unwrap().as_socket().unwrap().to_string()
+}
+
+/// A listener on such a port.
+pub(crate) fn listener() -> TcpListener {
+    let socket = bound();
+    socket.listen(128).unwrap();
+    socket.into()
 }
 
 /// The address of a listener, as an endpoint.

@@ -4,3 +4,5 @@ mod command_line;
 mod deadlines;
 mod failover;
 mod fake_node;
+#[path = "../faults/stalls.rs"]
+mod stalls;

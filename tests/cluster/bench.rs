@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::setup::{CALM, founded, founded_with, kv, stop};
+use crate::setup::{founded, kv, stop};
 
 /// A load that runs beside the test.
 struct Running {
@@ -60,7 +60,7 @@ fn revision(cluster: &Cluster) -> Result<u64> {
 
 #[test]
 fn bench_counts_as_many_writes_as_the_log_has() -> Result<()> {
-    let cluster = founded_with(3, &CALM)?;
+    let cluster = founded(3)?;
     let before = revision(&cluster)?;
     let words = "--count 500 --clients 4 --pipeline 5 --idle 30 --keys 400 --distribution latest";
     let (status, summary) = Running::start(&cluster, &format!("{words} --interval-ms 1"))?.end()?;
@@ -80,7 +80,7 @@ fn bench_counts_as_many_writes_as_the_log_has() -> Result<()> {
 
 #[test]
 fn bench_of_every_operation_finds_what_it_filled_in() -> Result<()> {
-    let cluster = founded_with(3, &CALM)?;
+    let cluster = founded(3)?;
     for operation in ["get", "stale-get", "mixed", "cas"] {
         let words = format!("--op {operation} --fill --keys 50 --count 300 --clients 3 --interval-ms 1");
         let (status, summary) = Running::start(&cluster, &words)?.end()?;
@@ -112,7 +112,7 @@ fn bench_across_a_fail_over_shows_a_gap_and_no_error() -> Result<()> {
 
 #[test]
 fn bench_that_is_interrupted_says_what_it_came_to() -> Result<()> {
-    let cluster = founded_with(3, &CALM)?;
+    let cluster = founded(3)?;
     let load = Running::start(&cluster, "--seconds 86400 --clients 3 --interval-ms 50")?;
     kill_process(Pid::from_child(&load.process), Signal::INT)?;
     let (status, summary) = load.end()?;
@@ -123,18 +123,18 @@ fn bench_that_is_interrupted_says_what_it_came_to() -> Result<()> {
 
 #[test]
 fn bench_in_an_open_loop_counts_the_wait_for_a_stopped_leader() -> Result<()> {
-    const STALL: Duration = Duration::from_millis(300);
-    let cluster = founded_with(3, &CALM)?;
+    const STALL: Duration = Duration::from_secs(1);
+    let cluster = founded(3)?;
     // One client: whatever is due during the stall waits for it.
     let load = Running::start(&cluster, "--rate 200 --seconds 3 --interval-ms 100")?;
     stop(&cluster, 0)?;
-    // The stall that is to be seen.
+    // The stall that is to be seen. What came before it may be read late, and be taken for a part of it.
     thread::sleep(STALL);
     cluster.signal(0, Signal::CONT)?;
     let (status, summary) = load.end()?;
     ensure!(status == 0, "{summary}");
-    ensure!(number(&summary, "longest_gap_ms")? >= 300.0, "{summary}");
-    // Sixty of six hundred were due while it was stopped. A closed loop would have one slow answer.
-    ensure!(number(&summary, "p99_us")? >= 200_000.0, "{summary}");
+    ensure!(number(&summary, "longest_gap_ms")? >= 500.0, "{summary}");
+    // Two hundred of six hundred were due while it was stopped. A closed loop would have one slow answer.
+    ensure!(number(&summary, "p99_us")? >= 500_000.0, "{summary}");
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::setup::founded;
+use crate::setup::running;
 use crate::writers::{Writers, check_nothing_is_lost};
 
 #[test]
 fn all_nodes_killed_at_once_right_after_acknowledgements_lose_nothing() -> Result<()> {
-    let mut cluster = founded(3)?;
+    let (mut cluster, _) = running(3)?;
     let mut all = Vec::new();
     for round in 0..3 {
         let writers = Writers::start(&cluster, 3, 4, &format!("round{round}"), Duration::from_millis(500));

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::Cluster;
-use crate::setup::{eventually, kv, kv_client, prepared, run};
+use crate::setup::{CALM, eventually, kv, kv_client, prepared_with, run};
 
 /// Room for a log of two segments and a spare, a snapshot, and some air.
 const SIZE: &str = "size=72m";
@@ -65,7 +65,7 @@ impl Drop for SmallDisk {
 /// Three nodes, of which these have small disks; `None` where that is not permitted. Disks are unmounted
 /// after the nodes have ended.
 fn with_small_disks(nodes: &[usize]) -> Result<Option<(Cluster, Vec<SmallDisk>)>> {
-    let mut cluster = prepared(3)?;
+    let mut cluster = prepared_with(3, &CALM)?;
     let mut disks = Vec::new();
     for node in nodes {
         let Some(disk) = SmallDisk::mount(&cluster.data(*node), SIZE)? else { return Ok(None) };
@@ -137,7 +137,7 @@ fn follower_whose_log_finds_no_room_ends_and_comes_back_well() -> Result<()> {
 /// that it is too late, is chance; nobody may die of it.
 #[test]
 fn nodes_on_one_disk_that_gets_full_all_live_and_take_writes_again() -> Result<()> {
-    let mut cluster = prepared(3)?;
+    let mut cluster = prepared_with(3, &CALM)?;
     let directory = cluster.directory().to_owned();
     let Some(disk) = SmallDisk::mount(&directory, SIZE_FOR_ALL)? else { return Ok(()) };
     (0..3).try_for_each(|node| cluster.start(node))?;

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::cluster::Cluster;
-use crate::setup::{CALM, client_of, founded, founded_with, kv};
+use crate::setup::{client_of, founded, kv};
 
 fn kill(cluster: &mut Cluster, node: usize) -> Result<()> {
     cluster.signal(node, Signal::KILL)?;
@@ -83,7 +83,7 @@ fn old_copy_of_any_node_is_refused_on_both_sides_and_gives_no_majority() -> Resu
 
 #[test]
 fn nodes_killed_under_load_in_any_order_come_back_and_are_never_taken_for_copies() -> Result<()> {
-    let mut cluster = founded_with(3, &CALM)?;
+    let mut cluster = founded(3)?;
     let since = Instant::now();
     for round in 0..6 {
         let node = [2, 1, 2, 1, 1, 2][round];

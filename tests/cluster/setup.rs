@@ -16,32 +16,56 @@ use crate::cluster::{Cluster, PATIENCE, list_of_others};
 /// Timings so long that a loaded machine disturbs nobody: an election is the test's own doing.
 pub(crate) const CALM: [&str; 4] = ["--heartbeat-ms", "200", "--election-ms", "4000-8000"];
 
+/// Timings of nodes whose leader goes on to lead though it hears of nobody for half a minute.
+pub(crate) const PATIENT: [&str; 4] = ["--heartbeat-ms", "1000", "--election-ms", "30000-60000"];
+
 /// A node's program.
 pub(crate) fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_kvstore").into()
 }
 
-/// So many nodes, none of which runs.
+/// So many nodes, none of which runs, with the timings that users have.
 pub(crate) fn prepared(nodes: usize) -> Result<Cluster> {
-    Cluster::new(program(), nodes, list_of_others)
+    prepared_with(nodes, &[])
 }
 
-/// So many nodes that run and agree; node 1, at place 0, leads.
+/// The same, with further options of all nodes at each start.
+pub(crate) fn prepared_with(nodes: usize, options: &[&str]) -> Result<Cluster> {
+    Cluster::new(program(), nodes, |node, ports| with_options(list_of_others(node, ports), options))
+}
+
+/// A node's arguments, with these options too.
+pub(crate) fn with_options(mut arguments: Vec<String>, options: &[&str]) -> Vec<String> {
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
+    arguments
+}
+
+/// So many nodes that run and agree, with timings that are [`CALM`]; node 1, at place 0, leads.
 pub(crate) fn founded(nodes: usize) -> Result<Cluster> {
-    founded_with(nodes, &[])
+    founded_with(nodes, &CALM)
 }
 
-/// The same, with further options for all.
+/// The same with other options. Where timings are as short as users have them, who leads then may be
+/// chance on a machine that pauses; see [`running`].
 pub(crate) fn founded_with(nodes: usize, options: &[&str]) -> Result<Cluster> {
-    let mut cluster = prepared(nodes)?;
-    for node in 0..nodes {
-        let mut command = cluster.command(node);
-        command.args(options);
-        cluster.start_as(node, command)?;
-    }
-    let leader = cluster.wait_until_whole()?;
+    let (cluster, leader) = run_all(prepared_with(nodes, options)?, nodes)?;
     ensure!(leader == 0, "the lowest id founds and leads first, not node {}", leader + 1);
     Ok(cluster)
+}
+
+/// So many nodes that run and agree, with the timings that users have, and the place of the one that
+/// leads now. A machine that pauses for as long as a follower's patience may cause an election at any time.
+pub(crate) fn running(nodes: usize) -> Result<(Cluster, usize)> {
+    run_all(prepared(nodes)?, nodes)
+}
+
+fn run_all(mut cluster: Cluster, nodes: usize) -> Result<(Cluster, usize)> {
+    let since = Instant::now();
+    (0..nodes).try_for_each(|node| cluster.start(node))?;
+    let leader = cluster.wait_until_whole()?;
+    // That line is read by now, then, and not taken for one of an election that a test causes.
+    cluster.wait_for_line(leader, since, |line| line.contains("elected leader"))?;
+    Ok((cluster, leader))
 }
 
 /// A client of these nodes alone, in this order.
@@ -108,6 +132,15 @@ pub(crate) fn kv_client<A: AsRef<OsStr>>(cluster: &Cluster, node: usize, argumen
 /// The same, for a line of words.
 pub(crate) fn kv(cluster: &Cluster, node: usize, words: &str) -> Result<Ended> {
     kv_client(cluster, node, &words.split(' ').collect::<Vec<_>>())
+}
+
+/// A node's own answer, as an object. A client asks another one if the one that it was given is silent
+/// for a quarter of a second, as it is on a machine that pauses; then it is asked again.
+pub(crate) fn answered_by(cluster: &Cluster, node: usize, words: &str) -> Result<serde_json::Value> {
+    eventually(&format!("an answer of node {} itself to {words}", node + 1), || {
+        let object = kv(cluster, node, words).ok()?.json();
+        (object["node"] == node + 1).then_some(object)
+    })
 }
 
 /// Runs a program that is expected to end, and ends it if it does not.

@@ -15,7 +15,6 @@
 //! A scenario that fails keeps its directory, with the history and the logs of all nodes, and says
 //! where. How soon things happen decides nothing here; it is printed.
 
-#[expect(unused, reason = "the demo uses all of it")]
 #[path = "../../src/bin/kvstore/demo/cluster.rs"]
 mod cluster;
 #[path = "../sim/history.rs"]
@@ -44,4 +43,5 @@ mod overload;
 mod pauses;
 mod record;
 mod stage;
+mod stalls;
 mod syscalls;

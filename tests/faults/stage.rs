@@ -12,12 +12,13 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use crate::cluster::{Cluster, PATIENCE, list_of_others, place_of};
-use crate::judge::{self, StallWatch};
+use crate::cluster::{Cluster, PATIENCE, place_of};
+use crate::judge;
 use crate::load::{Load, REST, read_for_the_record};
 use crate::proxy::{Mesh, Weather};
 use crate::record::Recorder;
-use crate::setup::{client_of, eventually, program};
+use crate::setup::{client_of, eventually, prepared_with, program, with_options};
+use crate::stalls::StallWatch;
 
 const HISTORY: &str = "history.jsonl";
 
@@ -71,12 +72,10 @@ impl Stage {
         let (seed, seconds) = (number_from("FAULT_SEED", 1)?, number_from("FAULT_SECONDS", 3)?);
         let began = Instant::now();
         let (mut cluster, mesh) = cluster_of(scene)?;
-        for node in 0..scene.nodes {
-            let mut command = cluster.command(node);
-            command.args(scene.options);
-            cluster.start_as(node, command)?;
-        }
+        (0..scene.nodes).try_for_each(|node| cluster.start(node))?;
         cluster.wait_until_whole()?;
+        // What is logged of the founding is read before anybody looks for what came after it.
+        cluster.wait_for(began, |line| line.text.contains("elected leader"))?;
         let recorder = Recorder::create(&cluster.directory().join(HISTORY))?;
         let endpoints = (0..scene.nodes).map(|node| cluster.endpoint(node)).collect();
         let mut load = Load::new(recorder, endpoints, seed);
@@ -177,9 +176,7 @@ impl Stage {
     /// Starts a node again.
     pub(crate) fn start(&mut self, node: usize) -> Result<()> {
         self.note(&format!("start of node {}", node + 1));
-        let mut command = self.cluster.command(node);
-        command.args(self.scene.options);
-        self.cluster.start_as(node, command)
+        self.cluster.start(node)
     }
 
     /// Ends all faults and the load, and judges.
@@ -268,10 +265,11 @@ impl Stage {
 
 fn cluster_of(scene: Scene) -> Result<(Cluster, Option<Mesh>)> {
     if !scene.cables {
-        return Ok((Cluster::new(program(), scene.nodes, list_of_others)?, None));
+        return Ok((prepared_with(scene.nodes, scene.options)?, None));
     }
     let mesh = Mesh::new(scene.nodes)?;
-    let cluster = Cluster::new(program(), scene.nodes, |node, _| mesh.peers(node))?;
+    let cluster =
+        Cluster::new(program(), scene.nodes, |node, _| with_options(mesh.peers(node), scene.options))?;
     mesh.connect(|node| cluster.endpoint(node))?;
     Ok((cluster, Some(mesh)))
 }

@@ -52,22 +52,26 @@ fn nonsense(limit: u32) -> Vec<(&'static str, Vec<u8>, Option<RefusalReason>)> {
 #[test]
 fn nonsense_gets_a_refusal_if_its_header_was_sound_and_is_closed() -> Result<()> {
     let target = Target::new()?;
+    let mut number = 0;
+    let mut say = |mut raw: Raw, bytes: &[u8]| {
+        raw.send(bytes)?;
+        number += 1;
+        if number % 2 == 0 {
+            raw.close_half()?; // and waits for an answer none the less
+        }
+        Ok::<_, anyhow::Error>(raw)
+    };
     target.withstands(|| {
         let mut sent = Vec::new();
         for (what, bytes, expected) in nonsense(MAX_HELLO_BYTES) {
-            sent.push((format!("{what}, first"), Raw::connect(target.port())?, bytes, expected));
+            sent.push((format!("{what}, first"), say(Raw::connect(target.port())?, &bytes)?, expected));
         }
         // A client that was welcomed has no deadline: whatever closes it here is the answer.
         for (what, bytes, expected) in nonsense(MAX_CLIENT_FRAME_BYTES) {
-            sent.push((format!("{what}, from a client"), Raw::client(target.port())?.0, bytes, expected));
+            let (raw, _) = Raw::client(target.port())?;
+            sent.push((format!("{what}, from a client"), say(raw, &bytes)?, expected));
         }
-        for (number, (_, raw, bytes, _)) in sent.iter_mut().enumerate() {
-            raw.send(bytes)?;
-            if number % 2 == 0 {
-                raw.close_half()?; // and waits for an answer none the less
-            }
-        }
-        for (what, mut raw, _, expected) in sent {
+        for (what, mut raw, expected) in sent {
             let frames = raw.rest().with_context(|| what.clone())?;
             ensure!(refusal(&frames) == expected, "{what}: {frames:?}");
         }

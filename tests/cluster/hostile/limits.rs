@@ -1,5 +1,6 @@
 //! Very many connections, and few descriptors.
 
+use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
@@ -9,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::raw::{Raw, client_hello};
 use super::{Target, processor_time};
-use crate::setup::{eventually, founded, prepared};
+use crate::setup::{CALM, eventually, founded, prepared_with};
 
 /// Raises this process' limit on open files, as nodes do with theirs. What it is then.
 fn raise_descriptor_limit() -> Result<u64> {
@@ -23,7 +24,9 @@ fn ten_thousand_idle_clients_are_served_and_take_little_memory() -> Result<()> {
     const IDLE: usize = 10_000;
     let descriptors = raise_descriptor_limit()?;
     if descriptors < IDLE as u64 + 2_000 {
-        println!("SKIPPED ten_thousand_idle_clients: the limit on open files is {descriptors}");
+        let why = format!("the limit on open files is {descriptors}");
+        // Past the capture of test output.
+        writeln!(std::io::stderr(), "SKIPPED ten_thousand_idle_clients: {why}")?;
         return Ok(());
     }
     let target = Target::new()?;
@@ -48,7 +51,7 @@ fn ten_thousand_idle_clients_are_served_and_take_little_memory() -> Result<()> {
 /// A node that may open 64 files. More clients come than that.
 #[test]
 fn node_without_descriptors_survives_and_recovers_and_its_peers_still_connect() -> Result<()> {
-    let mut cluster = prepared(3)?;
+    let mut cluster = prepared_with(3, &CALM)?;
     for node in 0..3 {
         let own = cluster.command(node);
         let mut command = Command::new("sh");

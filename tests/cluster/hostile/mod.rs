@@ -33,7 +33,11 @@ struct Target {
 
 impl Target {
     fn new() -> Result<Self> {
-        let cluster = founded_with(3, &CALM)?;
+        Self::with(&CALM)
+    }
+
+    fn with(options: &[&str]) -> Result<Self> {
+        let cluster = founded_with(3, options)?;
         // Memory that any work takes for good is taken before.
         let mut client = cluster.client()?;
         for _ in 0..20 {

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use super::Target;
 use super::raw::{Raw, frame};
 use crate::cluster::{Cluster, PATIENCE};
-use crate::setup::{CALM, client_of, eventually, stop};
+use crate::setup::{client_of, eventually, stop};
 
 static DIALS: AtomicU64 = AtomicU64::new(1);
 
@@ -185,9 +185,7 @@ fn restart_is_linked(cluster: &mut Cluster, is_running: bool) -> Result<()> {
         cluster.signal(1, Signal::KILL)?;
         cluster.wait_for_exit(1)?;
     }
-    let mut command = cluster.command(1);
-    command.args(CALM);
-    cluster.start_as(1, command)?;
+    cluster.start(1)?;
     ensure!(cluster.wait_until_whole()? == 0, "leadership has moved");
     ensure!(cluster.status(0)?.term.0 == 1, "the term has moved");
     are_linked(cluster)

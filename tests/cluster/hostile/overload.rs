@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::Target;
 use super::raw::{Raw, get, put, request};
-use crate::setup::{eventually, kv, stop};
+use crate::setup::{PATIENT, eventually, kv, stop};
 
 /// Answers are read as they come, so far more may be asked for than could ever wait as bytes. What
 /// is too much even to remember is refused, and asked for again.
@@ -68,7 +68,7 @@ fn flood_of_sessions_is_refused_as_busy_beyond_the_cap() -> Result<()> {
 /// The followers are stopped, so nothing is committed: the log takes what it may, and then says no.
 #[test]
 fn flood_of_writes_without_followers_is_refused_as_busy_and_the_rest_is_kept() -> Result<()> {
-    let target = Target::new()?;
+    let target = Target::with(&PATIENT)?;
     let cluster = &target.cluster;
     for node in [1, 2] {
         stop(cluster, node)?;
@@ -85,8 +85,11 @@ fn flood_of_writes_without_followers_is_refused_as_busy_and_the_rest_is_kept() -
     ensure!(used < cap + (2 << 20), "{used} uncommitted bytes, at most {cap} are allowed");
     let status = kv(cluster, 0, "--json status --timeout-ms 5000")?.json();
     ensure!(status["nodes"][0]["role"] == "leader", "{status}");
-    let refused = kv(cluster, 0, "--json put k v --timeout-ms 2000")?;
-    ensure!(refused.status == 4 && refused.json()["error"] == "busy", "{refused:?}");
+    // A loaded machine may deliver the last answer after the deadline, and then nobody knows.
+    let refused = eventually("a definite no", || {
+        kv(cluster, 0, "--json put k v --timeout-ms 2000").ok().filter(|refused| refused.status == 4)
+    })?;
+    ensure!(refused.json()["error"] == "busy", "{refused:?}");
     ensure!(target.growth()? < 160 << 20, "{} bytes", target.growth()?);
 
     for node in [1, 2] {

@@ -41,7 +41,7 @@ pub(super) struct Port {
 /// One node: how it is started, and its process while it runs.
 struct Node {
     port: Port,
-    peers: String,
+    arguments: Vec<String>,
     child: Option<Child>,
 }
 
@@ -57,15 +57,16 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Prepares so many nodes of `program`; `peers` gives the `--peers` list of each, given all ports.
+    /// Prepares so many nodes of `program`. Given all ports, `arguments` gives what each is started with
+    /// besides its id, port and directory: its `--peers`, and further options.
     pub(super) fn new(
         program: PathBuf,
         nodes: usize,
-        peers: impl Fn(usize, &[u16]) -> String,
+        arguments: impl Fn(usize, &[u16]) -> Vec<String>,
     ) -> Result<Self> {
         let ports = free_ports(nodes)?;
         let numbers: Vec<u16> = ports.iter().map(Port::number).collect();
-        let node = |(node, port)| Node { port, peers: peers(node, &numbers), child: None };
+        let node = |(node, port)| Node { port, arguments: arguments(node, &numbers), child: None };
         let nodes = ports.into_iter().enumerate().map(node).collect();
         let directory = TempDir::with_prefix("kvstore-demo-").context("no temporary directory")?;
         let (reports, lines) = mpsc::channel();
@@ -92,10 +93,11 @@ impl Cluster {
 
     /// The command line of a node.
     pub(super) fn command(&self, node: usize) -> Command {
-        let Node { port, peers, .. } = &self.nodes[node];
+        let Node { port, arguments, .. } = &self.nodes[node];
         let mut command = Command::new(&self.program);
         command
-            .args(["--id", &(node + 1).to_string(), "--port", &port.number().to_string(), "--peers", peers])
+            .args(["--id", &(node + 1).to_string(), "--port", &port.number().to_string()])
+            .args(arguments)
             .arg("--data-dir")
             .arg(self.data(node))
             .env("RUST_LOG", "info");
@@ -273,9 +275,10 @@ pub(super) fn place_of(id: NodeId) -> Result<usize> {
 }
 
 /// The `--peers` of a node: the ports of the others.
-pub(super) fn list_of_others(node: usize, ports: &[u16]) -> String {
+pub(super) fn list_of_others(node: usize, ports: &[u16]) -> Vec<String> {
     let others = ports.iter().enumerate().filter(|(other, _)| *other != node);
-    others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",")
+    let list = others.map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",");
+    vec!["--peers".to_owned(), list]
 }
 
 /// Ports that are free, below the range from which outgoing connections take theirs.

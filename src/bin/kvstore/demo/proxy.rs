@@ -144,10 +144,10 @@ impl Mesh {
     }
 
     /// The `--peers` of a node: its ends of its cables to the others.
-    pub(super) fn peers(&self, node: usize) -> String {
+    pub(super) fn peers(&self, node: usize) -> Vec<String> {
         let others = (0..self.nodes).filter(|other| *other != node);
         let ports = others.map(|other| self.ports[self.place(node, other)].number().to_string());
-        ports.collect::<Vec<_>>().join(",")
+        vec!["--peers".to_owned(), ports.collect::<Vec<_>>().join(",")]
     }
 
     /// Lets the cables lead to where the nodes listen.
