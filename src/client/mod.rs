@@ -36,6 +36,7 @@ mod error;
 mod own_session;
 mod roster;
 pub mod session;
+mod statuses;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -51,14 +52,10 @@ use crate::time::{Clock, Duration, Instant};
 use crate::types::{ClientId, NodeId, Revision};
 use crate::wire::MAX_KEY_BYTES;
 use crate::wire::client::{
-    MAX_SCAN_ROWS, NodeStatus, Operation, Outcome, Request, RequestBody, ResponseBody, SessionInfo,
+    MAX_SCAN_ROWS, Operation, Outcome, Request, RequestBody, ResponseBody, SessionInfo,
 };
-use crate::wire::hello::MemberAddress;
 use check::{check_endpoints, check_key, check_operation, check_size};
 use connection::{Connection, Event, MAX_EVENTS};
-
-/// How long [`Client::cluster_status`] waits for one member.
-const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
@@ -231,57 +228,6 @@ impl Client {
         }))
     }
 
-    /// The view of the first endpoint that answers.
-    pub fn status(&mut self) -> Result<Reply<NodeStatus>, Error> {
-        let answer = self.call(RequestBody::Status)?;
-        Ok(reply(answer, |body| match body {
-            ResponseBody::Status(status) => Some(*status),
-            _ => None,
-        }))
-    }
-
-    /// Every member and its own view; `None` of one that does not answer within half the timeout,
-    /// or a second. All are asked at the same time; then those whose address only the others knew.
-    pub fn cluster_status(&mut self) -> Result<Vec<(MemberAddress, Option<NodeStatus>)>, Error> {
-        let deadline = self.clock.now() + self.timeout;
-        let first = self.status()?.value;
-        let mut members = first.members.clone();
-        if members.iter().all(|member| member.id != first.id) {
-            // Before the founding a node has no members to tell of, but it is there.
-            members.extend(self.session.members().into_iter().filter(|member| member.id == first.id));
-        }
-        // A node does not know where a member is that it has not met since it started. Another may.
-        let (known, mut unknown): (Vec<_>, Vec<_>) =
-            members.into_iter().partition(|member| !member.address.is_empty());
-        let mut views = self.ask_for_statuses(known, &first, deadline);
-        for member in &mut unknown {
-            let told = views.iter().flat_map(|(_, status)| status).flat_map(|status| &status.members);
-            let mut told = told.filter(|told| told.id == member.id && !told.address.is_empty());
-            member.address = told.next().map(|told| told.address.clone()).unwrap_or_default();
-        }
-        views.extend(self.ask_for_statuses(unknown, &first, deadline));
-        views.sort_by_key(|(member, _)| member.id);
-        Ok(views)
-    }
-
-    fn ask_for_statuses(
-        &self,
-        members: Vec<MemberAddress>,
-        first: &NodeStatus,
-        deadline: Instant,
-    ) -> Vec<(MemberAddress, Option<NodeStatus>)> {
-        let timeout = (self.timeout / 2).min(STATUS_LIMIT).min(deadline.since(self.clock.now()));
-        let ask = |member: &MemberAddress| match member.id == first.id {
-            true => Some(first.clone()),
-            false => status_of(member, timeout),
-        };
-        let statuses = thread::scope(|scope| {
-            let asked: Vec<_> = members.iter().map(|member| scope.spawn(|| ask(member))).collect();
-            asked.into_iter().map(|thread| thread.join().expect("asking does not panic")).collect::<Vec<_>>()
-        });
-        members.into_iter().zip(statuses).collect()
-    }
-
     /// Asks the leader to hand over to node `to`; returns once that one leads.
     pub fn transfer(&mut self, to: NodeId) -> Result<Reply<()>, Error> {
         let answer = self.call(RequestBody::Transfer { to })?;
@@ -440,12 +386,6 @@ impl Comparison {
             Outcome::NotFound => Comparison::Mismatch { current: None, truncated: false },
         }
     }
-}
-
-/// The view of one member; `None` if it does not answer in time.
-fn status_of(member: &MemberAddress, timeout: Duration) -> Option<NodeStatus> {
-    let options = Options::new([member.address.clone()]).with_timeout(timeout);
-    Client::connect(options).and_then(|mut client| client.status()).ok().map(|reply| reply.value)
 }
 
 /// Takes the part of an answer that the question calls for; the session let no other pass.

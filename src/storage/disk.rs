@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use super::{BackupError, OpenError};
+use super::{BackupError, OpenError, is_own_name};
 
 /// One flat directory of files. Names have no separators.
 ///
@@ -140,16 +140,18 @@ impl FileDisk {
     ///
     /// # Errors
     /// [`OpenError::Locked`] if another process has it open, [`OpenError::Directory`] if it is no
-    /// directory or is not ours to use.
+    /// directory or is not ours to use, [`OpenError::Read`] if its lock file is not, and
+    /// [`OpenError::NoFile`] if what has the name of one of a node's files is none.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let refused = |cause: io::Error| directory_error(path, &cause);
         create_durably(path).map_err(refused)?;
         check_access(path).map_err(refused)?;
         let directory = File::open(path).map_err(refused)?;
         lock_directory(path, directory.try_lock())?;
+        check_files(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let mut lock = options.open(path.join(LOCK)).map_err(refused)?;
+        let mut lock = options.open(path.join(LOCK)).map_err(|cause| lock_error(path, cause))?;
         take_lock(path, lock.try_lock())?;
         // For people alone. A disk that is full must not keep a node from starting, which may free some.
         let _ = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
@@ -173,11 +175,12 @@ impl FileDisk {
         }
         let directory = File::open(path).map_err(refused)?;
         lock_directory(path, directory.try_lock_shared())?;
+        check_files(path)?;
         // A directory whose lock cannot be read is one that another user's process may hold.
         let lock = match File::open(path.join(LOCK)) {
             Ok(lock) => Some(lock),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
-            Err(cause) => return Err(refused(cause)),
+            Err(cause) => return Err(lock_error(path, cause)),
         };
         take_lock(path, lock.as_ref().map_or(Ok(()), File::try_lock_shared))?;
         Ok(Self { path: path.to_owned(), directory, _lock: lock, is_read_only: true })
@@ -216,7 +219,7 @@ impl FileDisk {
         check_access(path).map_err(refused)?;
         let lock = path.join(LOCK);
         if lock.exists() {
-            check_access(&lock).map_err(refused)?;
+            check_access(&lock).map_err(|cause| lock_error(path, cause))?;
         }
         for file in names.map(|name| path.join(name)) {
             let path = file.display().to_string();
@@ -232,6 +235,25 @@ impl FileDisk {
 
 fn check_access(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?)
+}
+
+/// Whether all that has the name of a node's file is one. Opening a pipe would wait for ever, and what a
+/// directory stands in the way of would fail much later, in the middle of a write.
+fn check_files(path: &Path) -> Result<(), OpenError> {
+    let refused = |cause: io::Error| directory_error(path, &cause);
+    for entry in std::fs::read_dir(path).map_err(refused)? {
+        let entry = entry.map_err(refused)?;
+        let is_own = entry.file_name().to_str().is_some_and(|name| name == LOCK || is_own_name(name));
+        let Some(kind) = entry.file_type().ok().filter(|kind| is_own && !kind.is_file()) else { continue };
+        let found = match std::fs::metadata(entry.path()) {
+            Ok(file) if file.is_file() => continue, // at the end of a link
+            Ok(directory) if directory.is_dir() => "a directory",
+            Err(cause) if kind.is_symlink() && cause.kind() == io::ErrorKind::NotFound => "a broken link",
+            _ => "something else",
+        };
+        return Err(OpenError::NoFile { path: entry.path().display().to_string(), found });
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path, taken: Result<(), TryLockError>) -> Result<(), OpenError> {
@@ -282,6 +304,15 @@ fn directory_error(path: &Path, cause: &io::Error) -> OpenError {
         _ => "see to the cause",
     };
     OpenError::Directory { path: path.display().to_string(), cause: cause.to_string(), cure }
+}
+
+/// A lock file that is there and may not be opened; one that cannot be made is the directory's fault.
+fn lock_error(path: &Path, cause: io::Error) -> OpenError {
+    let lock = path.join(LOCK);
+    match lock.exists() && cause.kind() == io::ErrorKind::PermissionDenied {
+        true => OpenError::Read { path: lock.display().to_string(), cause },
+        false => directory_error(path, &cause),
+    }
 }
 
 fn locked_error(path: &Path) -> OpenError {

@@ -189,6 +189,16 @@ pub enum OpenError {
         /// What helps.
         cure: &'static str,
     },
+    /// What has the name of one of a node's files is none.
+    #[error(
+        "{path} is {found}, where a node keeps a file: move it away, or choose another directory (--data-dir)"
+    )]
+    NoFile {
+        /// Its path.
+        path: String,
+        /// What it is.
+        found: &'static str,
+    },
     /// It was created by a node of another id.
     #[error("{path} belongs to node {found}, not to node {asked}: choose another --data-dir or --id {found}")]
     OtherNode {
@@ -244,7 +254,7 @@ pub enum OpenError {
         what: String,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}: {cause}; check the disk and the permissions")]
+    #[error("cannot use {path}: {cause}; check the disk and the permissions")]
     Read {
         /// The file.
         path: String,
@@ -254,6 +264,17 @@ pub enum OpenError {
     /// The directory was read well, but this boot cannot be stored in it.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// Whether a node gives this name to a file of its own.
+fn is_own_name(name: &str) -> bool {
+    recovery::UNFINISHED.contains(&name)
+        || name == spares::SPARE
+        || spares::is_recycled_name(name)
+        || wal::segment_number(name).is_some()
+        || is_snapshot_name(name)
+        || restore::restored_node(name).is_some()
+        || restore::is_unfinished_restore(name)
 }
 
 fn process(pid: Option<u32>) -> String {

@@ -407,6 +407,10 @@ pub(super) fn rename<D: Disk>(
 /// The error that ends the process.
 pub(super) fn failed<D: Disk>(disk: &D, action: &'static str, name: &str, cause: &io::Error) -> WriteError {
     let is_full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    let cure = if is_full { " (free some space first)" } else { "" };
+    let cure = match cause.kind() {
+        _ if is_full => " (free some space first)",
+        io::ErrorKind::ReadOnlyFilesystem => " (mount it for writing first)",
+        _ => "",
+    };
     WriteError { action, path: disk.path_of(name), cause: format!("{cause}{cure}"), is_full }
 }

@@ -18,11 +18,11 @@ const SIZE: &str = "size=72m";
 const SIZE_FOR_ALL: &str = "size=480m";
 
 /// A small file system in the place of a node's data directory, or of all nodes' data.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// `None` if that is not permitted.
-    fn mount(path: &Path, size: &str) -> Result<Option<Self>> {
+    pub(crate) fn mount(path: &Path, size: &str) -> Result<Option<Self>> {
         fs::create_dir_all(path)?;
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(path);
@@ -33,6 +33,15 @@ impl SmallDisk {
                 Ok(None)
             }
         }
+    }
+
+    /// Changes how it is mounted, once nobody writes there.
+    pub(crate) fn remount(&self, how: &str) -> Result<()> {
+        let mut command = Command::new("mount");
+        command.args(["-o", &format!("remount,{how}")]).arg(&self.0);
+        let ended = run(command, b"")?;
+        ensure!(ended.status == 0, "{ended:?}");
+        Ok(())
     }
 
     fn free_bytes(&self) -> Result<u64> {

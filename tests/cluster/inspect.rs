@@ -194,7 +194,7 @@ fn inspect_and_start_of_what_may_not_be_written_refuse_in_the_same_words() -> Re
     let cases = [
         (0o555, 0o444, 0o444, "run as the user who owns it"),
         (0o555, 0o666, 0o666, "run as the user who owns it"),
-        (0o777, 0o444, 0o666, "run as the user who owns it"),
+        (0o777, 0o444, 0o666, "lock: Permission denied"),
         (0o777, 0o666, 0o444, "0000000001.wal: Permission denied"),
     ];
     for (of_directory, of_lock, of_files, words) in cases {

@@ -25,4 +25,5 @@ mod restores;
 mod setup;
 mod signals;
 mod typed_quest;
+mod unusable;
 mod writers;

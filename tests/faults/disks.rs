@@ -29,11 +29,16 @@ fn node_whose_sync_fails_ends_and_comes_back_with_all_it_promised() -> Result<()
             }
             let victim = if turn % 2 == 0 { stage.leader()? } else { stage.follower()? };
             let since = Instant::now();
-            let injection = inject(stage, victim, "error=EIO:when=1")?;
+            // The second is what a file system says that went over to reading alone.
+            let (error, words) =
+                if turn % 2 == 0 { ("EIO", "error 5") } else { ("EROFS", "mount it for writing") };
+            let injection = inject(stage, victim, &format!("error={error}:when=1"))?;
             let status = stage.cluster.wait_for_exit(victim)?;
             ensure!(status.code() == Some(1), "node {} ended with {status}", victim + 1);
             eventually("the one sync that failed", || (injection.injected() == 1).then_some(()))?;
-            stage.cluster.wait_for_line(victim, since, |line| line.contains("cannot sync"))?;
+            stage
+                .cluster
+                .wait_for_line(victim, since, |line| line.contains("cannot sync") && line.contains(words))?;
             stage.prove();
             stage.load.wait_for(20)?;
             stage.start(victim)?;

@@ -49,6 +49,15 @@ pub(crate) fn run(flags: &InspectFlags) -> ExitCode {
         Ok(findings) => findings,
         Err(error) => {
             eprintln!("kvstore: {error}");
+            let directory = flags.path.display().to_string();
+            if flags.json {
+                // Nobody may be listening to stdout any more.
+                _ = writeln!(
+                    io::stdout(),
+                    "{}",
+                    json!({ "directory": directory, "would_start": null, "message": error.to_string() })
+                );
+            }
             return ExitCode::FAILURE;
         }
     };
