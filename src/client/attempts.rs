@@ -97,15 +97,20 @@ impl Attempts {
     }
 
     /// Not a byte of this copy left the process. False if it is none of ours.
-    pub(super) fn on_not_sent(&mut self, request: u64) -> bool {
-        let was_ours = self.take(request).is_some();
+    pub(super) fn on_not_sent(&mut self, request: u64, link: LinkId) -> bool {
+        let was_ours = self.take(request, link).is_some();
         self.sent -= u32::from(was_ours);
         was_ours
     }
 
-    /// This copy was answered. `None` if it is none of ours.
-    pub(super) fn on_answered(&mut self, request: u64, answer_is_definite: bool) -> Option<Attempt> {
-        let attempt = self.take(request)?;
+    /// This copy was answered, over this connection. `None` if it is none of ours.
+    pub(super) fn on_answered(
+        &mut self,
+        request: u64,
+        link: LinkId,
+        answer_is_definite: bool,
+    ) -> Option<Attempt> {
+        let attempt = self.take(request, link)?;
         self.perhaps_logged |= !answer_is_definite;
         Some(attempt)
     }
@@ -143,8 +148,9 @@ impl Attempts {
         self.perhaps_logged || !self.in_flight.is_empty()
     }
 
-    fn take(&mut self, request: u64) -> Option<Attempt> {
-        let index = self.in_flight.iter().position(|attempt| attempt.request == request)?;
+    fn take(&mut self, request: u64, link: LinkId) -> Option<Attempt> {
+        let is_it = |attempt: &Attempt| (attempt.request, attempt.link) == (request, link);
+        let index = self.in_flight.iter().position(is_it)?;
         Some(self.in_flight.remove(index))
     }
 }
@@ -240,9 +246,9 @@ mod tests {
             attempts.perhaps_applied()
         };
         assert!(after(|_| {}), "it waits for its answer");
-        assert!(!after(|attempts| assert!(attempts.on_not_sent(1))));
-        assert!(!after(|attempts| assert!(attempts.on_answered(1, true).is_some())));
-        assert!(after(|attempts| assert!(attempts.on_answered(1, false).is_some())));
+        assert!(!after(|attempts| assert!(attempts.on_not_sent(1, LinkId(1)))));
+        assert!(!after(|attempts| assert!(attempts.on_answered(1, LinkId(1), true).is_some())));
+        assert!(after(|attempts| assert!(attempts.on_answered(1, LinkId(1), false).is_some())));
         assert!(after(|attempts| assert!(attempts.on_link_lost(LinkId(1)))));
     }
 }

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use super::error::{Error, Identity, UnknownReason};
 use super::roster::LinkId;
 use crate::types::{ClientId, ClusterTime, Sequence};
+use crate::wire::client::ResponseBody;
 
 /// The numbers of one library id. The id is made for the first write, of the cluster's time.
 ///
@@ -51,14 +52,23 @@ impl OwnSession {
         self.strays.extend(copies);
     }
 
-    pub(super) fn on_stray_answered(&mut self, request: u64, settles: bool) {
-        let before = self.strays.len();
-        self.strays.retain(|(stray, _)| *stray != request);
-        self.never_close |= !settles && self.strays.len() < before;
+    /// A copy that was left behind has its answer, if this is one.
+    pub(super) fn on_stray_answered(&mut self, request: u64, link: LinkId, answer: &ResponseBody) {
+        let settles = match answer {
+            ResponseBody::Refused(refused) => refused.is_definite(),
+            other => matches!(other, ResponseBody::Written { .. }),
+        };
+        self.never_close |= self.take_stray(request, link) && !settles;
     }
 
-    pub(super) fn on_not_sent(&mut self, request: u64) {
-        self.on_stray_answered(request, true);
+    pub(super) fn on_not_sent(&mut self, request: u64, link: LinkId) {
+        self.take_stray(request, link);
+    }
+
+    fn take_stray(&mut self, request: u64, link: LinkId) -> bool {
+        let before = self.strays.len();
+        self.strays.retain(|stray| *stray != (request, link));
+        self.strays.len() < before
     }
 
     pub(super) fn on_link_lost(&mut self, link: LinkId) {

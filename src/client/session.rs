@@ -279,9 +279,9 @@ impl Session {
     /// Not a byte of this request could be written; the connection is about to be lost, and the
     /// node is not asked again before that.
     pub fn on_not_sent(&mut self, now: Instant, link: LinkId, request: u64) {
-        self.own.on_not_sent(request);
+        self.own.on_not_sent(request, link);
         if let Some(pending) = &mut self.pending
-            && pending.attempts.on_not_sent(request)
+            && pending.attempts.on_not_sent(request, link)
         {
             pending.fan_out = true;
             self.roster.on_broken(link, now);
@@ -301,19 +301,18 @@ impl Session {
         let Some(index) = self.roster.by_link(link) else { return };
         self.roster.on_heard(index);
         self.on_revision(response.revision);
+        let request = response.id;
         let settles = match (&response.body, &self.pending) {
             (ResponseBody::Refused(refused), _) => refused.is_definite(),
-            (body, Some(pending)) => pending.asked.is_answered_by(body),
-            (_, None) => true,
+            (body, pending) => pending.as_ref().is_some_and(|pending| pending.asked.is_answered_by(body)),
         };
-        let request = response.id;
         let pending = self.pending.as_mut();
-        match pending.and_then(|pending| pending.attempts.on_answered(request, settles)) {
+        match pending.and_then(|pending| pending.attempts.on_answered(request, link, settles)) {
             Some(attempt) => {
                 self.roster.on_answered(index);
                 self.on_answer(now, index, &attempt, settles, response);
             }
-            None => self.own.on_stray_answered(request, settles),
+            None => self.own.on_stray_answered(request, link, &response.body),
         }
     }
 

@@ -207,6 +207,31 @@ fn farewell_is_left_unsaid_while_a_copy_may_still_arrive() {
 }
 
 #[test]
+fn farewell_is_said_where_the_copy_was_answered_while_something_else_was_asked() {
+    let mut script = Script::with_put_answered_and_a_copy_on_its_way();
+    script.get(false);
+    assert!(script.pull().starts_with("ask a"));
+    script.written(B, 11, true);
+    script.answer(A, 11, ResponseBody::Value(None));
+    script.done();
+    assert!(script.session.farewell().is_some());
+}
+
+#[test]
+fn answer_over_another_connection_than_its_request_is_no_answer() {
+    let mut script = Script::with_put_at_leader();
+    script.advance(100);
+    script.pull();
+    script.welcome(B);
+    let id = script.sent[A].as_ref().unwrap().id;
+    let body = ResponseBody::Written { outcome: Outcome::Done, cached: false };
+    script.session.on_response(script.now, script.links[B], Response { id, revision: Revision(11), body });
+    assert!(script.pull().starts_with("put b"), "the write goes on");
+    script.written(A, 12, false);
+    assert_eq!(script.done().revision, Revision(12));
+}
+
+#[test]
 fn farewell_is_said_once_a_copy_is_known_not_to_have_left() {
     let mut script = Script::with_put_answered_and_a_copy_on_its_way();
     script.not_sent(B);
