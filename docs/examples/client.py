@@ -79,7 +79,6 @@ class Client:
         self.addresses, self.timeout, self.connections = list(addresses), timeout, {}
         self.leader, self.leader_term, self.silent = None, 0, NOTHING  # leader: its address
         self.identity, self.sequence, self.request_id = None, 0, 0
-        self.unknown = None  # the lowest sequence whose outcome is open
 
     def put(self, key, value): return self.write(b"\x01" + blob(key) + blob(value))
     def delete(self, key): return self.write(b"\x02" + blob(key))
@@ -97,16 +96,16 @@ class Client:
             more, after = answer.u8(), b"\x01" + blob(rows[-1][0]) if rows else NOTHING
 
     def write(self, operation):
-        """Waits for each answer, so a write acknowledges all before it, but for those whose outcome is unknown."""
+        """Waits for each answer, so a write acknowledges all before it. One of unknown outcome keeps its id to itself."""
         self.sequence += 1
         def body(connection):
             if self.identity is None:
                 self.identity = struct.pack("<BQQ", 0, connection.cluster_time, random.getrandbits(64))
-            return b"\x01" + self.identity + struct.pack("<QQ", self.sequence, self.unknown or self.sequence) + operation
+            return b"\x01" + self.identity + struct.pack("<QQ", self.sequence, self.sequence) + operation
         try:
             answer = self.call(body, write=True)
         except Unknown:
-            self.unknown = self.unknown or self.sequence
+            self.forget_identity()
             raise
         outcome = answer.u8()
         return ("done", "not found", "mismatch")[outcome], answer.option(answer.blob) if outcome == 2 else None
@@ -144,11 +143,14 @@ class Client:
                 if code == BUSY or self.leader is None and turn % len(self.addresses) == 0:
                     time.sleep(random.uniform(0.01, 0.02))
             elif code == EXPIRED and not doubt:
-                self.identity, self.sequence, self.unknown = None, 1, None
-                self.connections = {}  # a new id needs a fresh welcome
+                self.forget_identity()
+                self.sequence = 1
             else:
                 raise (Unknown if doubt else Refused)(f"code {code}")
         raise (Unknown if doubt else Refused)("no answer before the deadline")
+
+    def forget_identity(self):
+        self.identity, self.sequence, self.connections = None, 0, {}  # a new id needs a fresh welcome
 
     def answer(self, connection, patience):
         while True:

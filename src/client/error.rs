@@ -64,7 +64,8 @@ pub enum Error {
     #[error("outcome unknown: {reason}{}", ask_again(.identity.as_ref()))]
     Unknown {
         /// Of a write: the name under which it can be asked about; sending the same write again
-        /// under it gives the result, or applies it if it never was.
+        /// under it gives the result, or applies it if it never was. An id that the client made for
+        /// itself is kept for ten minutes.
         identity: Option<Identity>,
         /// What left the outcome open.
         reason: UnknownReason,

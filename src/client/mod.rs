@@ -19,7 +19,18 @@
 //!
 //! Every call ends within its timeout, and every error says truly whether the request can have had
 //! an effect ([`Error::is_definite`]). After [`Error::Unknown`] the same write can be sent again
-//! under the identity in the error, with [`Client::write_as`], by this process or by another.
+//! under the identity in the error, with [`Client::write_as`], by this process or by another:
+//!
+//! ```no_run
+//! # use kvstore::client::{Client, Error, Operation, Options};
+//! # let mut client = Client::connect(Options::new(["127.0.0.1:9001"]))?;
+//! let put = Operation::Put { key: "colour".into(), value: "red".into() };
+//! let reply = match client.write(put.clone()) {
+//!     Err(Error::Unknown { identity: Some(identity), .. }) => client.write_as(identity, put)?,
+//!     result => result?,
+//! };
+//! # Ok::<(), Error>(())
+//! ```
 //!
 //! # Where things are
 //!
@@ -48,12 +59,12 @@ pub use backups::BackupChunk;
 pub use error::{Error, Identity, UnknownReason};
 pub use session::{Action, Answer, LinkId, Session};
 
+pub use crate::wire::client::{Operation, Outcome};
+
 use crate::time::{Clock, Duration, Instant};
 use crate::types::{ClientId, NodeId, Revision};
 use crate::wire::MAX_KEY_BYTES;
-use crate::wire::client::{
-    MAX_SCAN_ROWS, Operation, Outcome, Request, RequestBody, ResponseBody, SessionInfo,
-};
+use crate::wire::client::{MAX_SCAN_ROWS, Request, RequestBody, ResponseBody, SessionInfo};
 use check::{check_endpoints, check_key, check_operation, check_size};
 use connection::{Connection, Event, MAX_EVENTS};
 

@@ -3,31 +3,33 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::error::{Error, Identity, UnknownReason};
+use super::error::{Error, Identity};
 use super::roster::LinkId;
 use crate::types::{ClientId, ClusterTime, Sequence};
 use crate::wire::client::ResponseBody;
 
 /// The numbers of one library id. The id is made for the first write, of the cluster's time.
 ///
-/// Invariants: numbers are given out once, ascending from 1; every number below `next` has its
-/// answer, or is not below `unanswered`.
+/// A write that ends without a result takes the id with it: whoever asks for its outcome finds it kept for
+/// as long as a session lives. Were the next writes named by the same id they could acknowledge nothing
+/// any more, and the cluster would keep 256 results for as long as this client lives.
+///
+/// Invariants: numbers are given out once, ascending from 1; every number below the one that was given out
+/// last has its answer.
 #[derive(Debug)]
 pub(super) struct OwnSession {
     client: Option<ClientId>,
     next: Sequence,
-    /// The lowest number whose outcome stayed unknown: somebody may yet ask for it again.
-    unanswered: Option<Sequence>,
     /// Copies that may yet arrive somewhere though their write has its answer.
     strays: Vec<(u64, LinkId)>,
-    /// The session must end by itself: a copy of a write may still be under way, or somebody may yet
-    /// ask what became of one. Both would find a closed session, which remembers no results.
+    /// The session must end by itself: a copy of a write may still be under way, and would find a closed
+    /// session, which remembers no results.
     never_close: bool,
 }
 
 impl OwnSession {
     pub(super) fn new() -> Self {
-        Self { client: None, next: Sequence(1), unanswered: None, strays: Vec::new(), never_close: false }
+        Self { client: None, next: Sequence(1), strays: Vec::new(), never_close: false }
     }
 
     pub(super) fn has_id(&self) -> bool {
@@ -40,11 +42,6 @@ impl OwnSession {
         let sequence = self.next;
         self.next = sequence.next();
         Identity { client: client.clone(), sequence }
-    }
-
-    /// Below which number every answer has arrived, as write `sequence` may say.
-    pub(super) fn acknowledged(&self, sequence: Sequence) -> Sequence {
-        self.unanswered.unwrap_or(sequence)
     }
 
     /// A write is over; these copies of it have no answer yet.
@@ -82,17 +79,11 @@ impl OwnSession {
         self.never_close = true;
     }
 
-    /// A write ended without a result. A session that is known to be gone is left for a new one.
-    pub(super) fn on_failed(&mut self, error: &Error, identity: Option<&Identity>) {
-        use UnknownReason::{Deadline, LaterRefusal, OutcomeForgotten, SessionExpired};
-        match error {
-            Error::SessionExpired | Error::OutcomeForgotten => *self = Self::new(),
-            Error::Unknown { reason: SessionExpired | OutcomeForgotten, .. } => *self = Self::new(),
-            Error::Unknown { reason: Deadline | LaterRefusal(_), .. } => {
-                self.never_close = true;
-                self.unanswered = self.unanswered.or(identity.map(|identity| identity.sequence));
-            }
-            _ => {}
+    /// A write ended without a result: the next one is named anew, if there may be a question about this
+    /// one or its session is known to be gone.
+    pub(super) fn on_failed(&mut self, error: &Error) {
+        if let Error::SessionExpired | Error::OutcomeForgotten | Error::Unknown { .. } = error {
+            *self = Self::new();
         }
     }
 

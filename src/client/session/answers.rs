@@ -129,7 +129,7 @@ impl Session {
             let copies = pending.attempts.in_flight().iter();
             self.own.leave_behind(copies.map(|copy| (copy.request, copy.link)));
             if let Err(error) = &result {
-                self.own.on_failed(error, pending.identity.as_ref());
+                self.own.on_failed(error);
             }
         }
         self.finished = Some(result);

@@ -120,7 +120,7 @@ impl Session {
             pending.identity.get_or_insert_with(|| self.own.next_identity(cluster_time, &mut self.rng));
         let Identity { client, sequence } = identity.clone();
         let acknowledged = match pending.named_by {
-            NamedBy::Session => self.own.acknowledged(sequence),
+            NamedBy::Session => sequence,
             NamedBy::Caller | NamedBy::Nobody => Sequence(0),
         };
         RequestBody::Write(Write { client, sequence, acknowledged, operation })
