@@ -130,7 +130,7 @@ impl Raft {
     }
 
     /// This node joins the cluster that a snapshot names, which is durable here and has everything up
-    /// to its index; so is `hard_state`, whose term is not below the snapshot's. The founder
+    /// to its index. `hard_state` is durable too, and its term is not below the snapshot's. The founder
     /// campaigns at once; the others give it an election timeout from now on.
     ///
     /// # Panics

@@ -17,7 +17,7 @@
 use super::Replica;
 use super::snapshots::{Sizes, Work};
 use crate::kv::{SnapshotWriter, StateMachine};
-use crate::storage::{Batch, Disk, WriteError};
+use crate::storage::{Disk, WriteError};
 use crate::time::Instant;
 use crate::types::{NodeId, Term};
 use crate::wire::entry::{Configuration, HardState, Member, Snapshot};
@@ -127,15 +127,10 @@ impl<D: Disk> Replica<D> {
         copied.is_some_and(|snapshot| snapshot.configuration.member(own.id) != Some(&own))
     }
 
-    /// Before a snapshot can be recorded, its term must be the node's.
-    pub(super) fn raise_term(&mut self, term: Term) -> Result<HardState, WriteError> {
-        let before = self.raft.hard_state();
-        if before.term >= term {
-            return Ok(before);
-        }
-        let hard_state = HardState { term, voted_for: None };
-        self.storage.persist(&Batch { hard_state: Some(hard_state), ..Batch::default() })?;
-        Ok(hard_state)
+    /// The hard state that must be stored before a snapshot of this term, if the node's own is of an
+    /// earlier one.
+    pub(super) fn raised_to(&self, term: Term) -> Option<HardState> {
+        (self.raft.term() < term).then_some(HardState { term, voted_for: None })
     }
 
     /// This restored node is the founder: the new cluster begins with a snapshot of what was restored.
@@ -159,13 +154,14 @@ impl<D: Disk> Replica<D> {
     pub(super) fn finish_founding(&mut self, now: Instant) -> Result<(), WriteError> {
         let Work::Writing { snapshot, .. } = &self.snapshots.work else { return Ok(()) };
         let snapshot = snapshot.clone();
-        let hard_state = self.raise_term(snapshot.term)?;
-        let Some(id) = self.storage.save_founding_snapshot()? else {
+        let raised = self.raised_to(snapshot.term);
+        let Some(id) = self.storage.save_founding_snapshot(raised)? else {
             return self.give_up_for_room(now, "with which the cluster begins");
         };
         self.snapshots.work = Work::None;
         let Restored { state, .. } = self.snapshots.restored.take().expect("it was just written");
         log::info!("the cluster begins with what was restored index={} bytes={}", id.index, id.bytes);
+        let hard_state = raised.unwrap_or(self.raft.hard_state());
         self.raft.join_by_snapshot(now, snapshot, hard_state, true);
         self.take_over(state, id.bytes);
         Ok(())

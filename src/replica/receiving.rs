@@ -122,8 +122,8 @@ impl<D: Disk> Replica<D> {
                 return self.stop_snapshot();
             }
         };
-        let hard_state = self.raise_term(id.term)?;
-        let snapshot = match self.storage.install_copy(id)? {
+        let raised = self.raised_to(id.term);
+        let snapshot = match self.storage.install_copy(id, raised)? {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 log::error!("node {from} sent a snapshot that cannot be taken over: {error}");
@@ -133,7 +133,10 @@ impl<D: Disk> Replica<D> {
         };
         match self.configuration() {
             Some(_) => self.raft.on_snapshot_installed(snapshot),
-            None => self.raft.join_by_snapshot(now, snapshot, hard_state, false),
+            None => {
+                let hard_state = raised.unwrap_or(self.raft.hard_state());
+                self.raft.join_by_snapshot(now, snapshot, hard_state, false);
+            }
         }
         self.take_over(state, id.bytes);
         // Whoever waited for an entry that the snapshot stands for: it may be among them, or not.

@@ -399,15 +399,17 @@ impl<S: Socket> MessageBus<S> {
     /// Puts a connection into the queues that it belongs in, if it does not stand there.
     fn enlist(&mut self, id: ConnectionId) {
         let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
-        let input = connection.has_input() || connection.is_connecting();
-        if input && visitor.party != Party::Claimant && !visitor.is_ready {
-            visitor.is_ready = true;
-            match visitor.party {
-                Party::Unknown | Party::Dialled(_) | Party::Inquiring(_) | Party::Claimant | Party::Peer => {
-                    self.queues.peers.push_back(id)
-                }
-                Party::Client | Party::Dismissed => self.queues.clients.push_back(id),
+        let has_input = connection.has_input() || connection.is_connecting();
+        let queue = match visitor.party {
+            Party::Unknown | Party::Dialled(_) | Party::Inquiring(_) | Party::Peer => {
+                Some(&mut self.queues.peers)
             }
+            Party::Client | Party::Dismissed => Some(&mut self.queues.clients),
+            Party::Claimant => None, // it is not read before it is confirmed
+        };
+        if let Some(queue) = queue.filter(|_| has_input && !visitor.is_ready) {
+            visitor.is_ready = true;
+            queue.push_back(id);
         }
         if connection.queued_bytes() > 0 && !visitor.is_dirty {
             visitor.is_dirty = true;

@@ -19,11 +19,11 @@ use super::segment::RecordKind;
 use super::snapshot_file::{self, Parser, SnapshotFileError, snapshot_name};
 use super::state::encode_snapshot;
 use super::wal;
-use super::{Storage, WriteError};
+use super::{Batch, Storage, WriteError};
 use crate::planted::{Bug, is_planted};
 use crate::types::LogIndex;
 use crate::wire::Writer;
-use crate::wire::entry::{Snapshot, SnapshotId};
+use crate::wire::entry::{HardState, Snapshot, SnapshotId};
 
 /// The name of a snapshot that is being written or received.
 pub(super) const UNFINISHED_SNAPSHOT: &str = "snapshot.tmp";
@@ -138,15 +138,21 @@ impl<D: Disk> Storage<D> {
     }
 
     /// The same for the snapshot with which a restored node founds its cluster: with the record the
-    /// node belongs to the cluster that the snapshot names, and the backup is removed.
+    /// node belongs to the cluster that the snapshot names, and the backup is removed. The hard state is
+    /// stored before it, if it changes.
     ///
     /// # Errors
     /// As [`Storage::persist`].
     ///
     /// # Panics
-    /// If no snapshot of this node's own was begun, or if the log does not begin with it.
-    pub fn save_founding_snapshot(&mut self) -> Result<Option<SnapshotId>, WriteError> {
+    /// If no snapshot of this node's own was begun, if the log does not begin with it, or if its term is
+    /// above the hard state's.
+    pub fn save_founding_snapshot(
+        &mut self,
+        hard_state: Option<HardState>,
+    ) -> Result<Option<SnapshotId>, WriteError> {
         let Some((id, snapshot)) = self.end_own()? else { return Ok(None) };
+        self.persist(&Batch { hard_state, ..Batch::default() })?;
         self.record_snapshot(id, true)?;
         self.durable.cluster = Some(snapshot.configuration.cluster);
         let restored = restored_name(self.durable.state.node);
@@ -209,17 +215,19 @@ impl<D: Disk> Storage<D> {
     }
 
     /// Ends the copy, and takes it for the whole log: nothing of the log before is left, and the
-    /// next entry is the one after the snapshot. If it is not the snapshot `id`, whole and intact,
-    /// it is given up instead.
+    /// next entry is the one after the snapshot. The hard state is stored before that, if it changes. If
+    /// the copy is not the snapshot `id`, whole and intact, it is given up instead, and nothing is stored.
     ///
     /// # Errors
     /// As [`Storage::persist`].
     ///
     /// # Panics
-    /// If no copy was begun, or if it lies before the snapshot that is recorded.
+    /// If no copy was begun, if it lies before the snapshot that is recorded, or if its term is above the
+    /// hard state's.
     pub fn install_copy(
         &mut self,
         id: SnapshotId,
+        hard_state: Option<HardState>,
     ) -> Result<Result<Snapshot, SnapshotFileError>, WriteError> {
         let Some(Draft { content: Content::Copy(parser), .. }) = &mut self.draft else {
             panic!("a copy was begun");
@@ -230,6 +238,7 @@ impl<D: Disk> Storage<D> {
         match finished {
             Ok(snapshot) => {
                 self.draft = None;
+                self.persist(&Batch { hard_state, ..Batch::default() })?;
                 self.record_snapshot(id, true)?;
                 let configuration = &snapshot.configuration;
                 self.durable.cluster = Some(configuration.cluster);

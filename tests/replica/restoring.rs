@@ -193,6 +193,38 @@ fn directory_that_has_no_place_in_the_restored_cluster_takes_nothing_of_it() {
     assert_eq!(world.node(2).state().key_count(), 0);
 }
 
+/// A snapshot is announced under a term that is not its own. Only its whole file shows that, and nothing of
+/// the false term may be kept by then: a term that is stored can never be taken back.
+#[test]
+fn snapshot_announced_under_a_false_term_leaves_no_term_behind() {
+    let mut world = restored(3, 1);
+    world.found_with(1);
+    let mut is_whole = false;
+    while !is_whole {
+        world.now += Duration::from_millis(1);
+        world.tell_of_newcomers();
+        (0..3).for_each(|node| world.turn(node));
+        for (from, to, message) in &mut world.network.queue {
+            match message {
+                Message::InstallSnapshot(chunk) if *to == NodeId(1) => {
+                    chunk.snapshot.term = Term(1000);
+                    is_whole |= chunk.offset + chunk.chunk.len() as u64 == chunk.snapshot.bytes;
+                }
+                Message::InstallSnapshotResponse(answer) if *from == 0 => answer.snapshot.term = Term(1),
+                _ => {}
+            }
+        }
+        world.deliver_all();
+    }
+    world.turn(0);
+    assert!(world.node(0).configuration().is_none(), "it is not what was announced");
+    world.assert_all_restored();
+    assert!(world.node(0).raft().term() < Term(1000));
+    world.kill(0);
+    world.restart(0);
+    assert!(world.node(0).raft().term() < Term(1000), "nor is it on the disk");
+}
+
 #[test]
 fn chunk_of_a_second_snapshot_that_waited_while_its_node_joined_is_dropped() {
     let mut world = restored(3, 1);

@@ -53,7 +53,7 @@ fn try_copy(storage: &mut Storage<SimDisk>, id: SnapshotId, file: &[u8]) -> Opti
             }
         }
     }
-    storage.install_copy(id).unwrap().unwrap();
+    storage.install_copy(id, None).unwrap().unwrap();
     Some(id)
 }
 

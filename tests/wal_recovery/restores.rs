@@ -2,7 +2,7 @@
 //! a crash or a failure at each operation, and with damage.
 
 use kvstore::storage::{
-    BackupError, BackupWriter, Batch, FileDisk, OpenError, Recovered, Storage, read_backup, restore,
+    BackupError, BackupWriter, FileDisk, OpenError, Recovered, Storage, read_backup, restore,
 };
 use kvstore::types::{ClusterId, Incarnation, NodeId, Term};
 use kvstore::wire::entry::{Configuration, HardState, Member, Snapshot, SnapshotId};
@@ -262,16 +262,14 @@ fn found(disk: &SimDisk, cluster: u128) -> Result<(), ()> {
     let members = vec![Member { id: NODE, incarnation: recovered.incarnation }];
     let configuration = Configuration::new(ClusterId(cluster), members).unwrap();
     let snapshot = Snapshot { configuration, ..restored.snapshot };
-    let hard_state = HardState { term: snapshot.term, voted_for: None };
+    let is_raised = recovered.hard_state.term < snapshot.term;
+    let raised = is_raised.then_some(HardState { term: snapshot.term, voted_for: None });
     let mut found = || {
         storage.begin_snapshot(snapshot.clone())?;
         for slice in &restored.state {
             storage.write_snapshot(slice)?;
         }
-        if recovered.hard_state.term < snapshot.term {
-            storage.persist(&Batch { hard_state: Some(hard_state), ..Batch::default() })?;
-        }
-        storage.save_founding_snapshot()
+        storage.save_founding_snapshot(raised)
     };
     found().map(drop).map_err(drop)
 }

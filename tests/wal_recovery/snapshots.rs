@@ -96,7 +96,7 @@ fn install(storage: &mut Storage<SimDisk>, id: SnapshotId, file: &[u8]) -> Resul
     for piece in file.chunks(1500) {
         storage.write_copy(piece)?.expect("the file is intact");
     }
-    storage.install_copy(id)?.expect("the file is whole");
+    storage.install_copy(id, None)?.expect("the file is whole");
     Ok(())
 }
 
@@ -571,11 +571,11 @@ fn copy_that_is_damaged_or_not_the_announced_one_is_given_up() {
     }
     storage.begin_copy().unwrap();
     storage.write_copy(&file[..file.len() - 4]).unwrap().unwrap();
-    assert!(storage.install_copy(id).unwrap().is_err(), "its end is missing");
+    assert!(storage.install_copy(id, None).unwrap().is_err(), "its end is missing");
     storage.begin_copy().unwrap();
     storage.write_copy(&file).unwrap().unwrap();
     let other = SnapshotId { checksum: id.checksum ^ 1, ..id };
-    assert!(storage.install_copy(other).unwrap().is_err());
+    assert!(storage.install_copy(other, None).unwrap().is_err());
     assert_eq!(storage.snapshot_id(), None);
     install(&mut storage, id, &file).unwrap();
     assert_eq!(storage.snapshot_id(), Some(id));
