@@ -23,6 +23,23 @@ pub struct ReadBudget {
     pub frames: usize,
 }
 
+impl ReadBudget {
+    /// Nothing.
+    pub const NONE: Self = Self { bytes: 0, frames: 0 };
+
+    /// Takes off what was used.
+    pub fn spend(&mut self, used: ReadBudget) {
+        self.bytes = self.bytes.saturating_sub(used.bytes);
+        self.frames = self.frames.saturating_sub(used.frames);
+    }
+
+    /// Whether of one of the two nothing is left.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.bytes == 0 || self.frames == 0
+    }
+}
+
 /// Why a connection ended.
 #[derive(Debug, Error)]
 pub enum CloseCause {
@@ -78,6 +95,7 @@ pub struct Connection<S> {
     uncut: bool,
     outbox: Outbox,
     frames_read: u64,
+    bytes_read: u64,
     bytes_written: u64,
 }
 
@@ -96,6 +114,7 @@ impl<S: Socket> Connection<S> {
             uncut: false,
             outbox: Outbox::default(),
             frames_read: 0,
+            bytes_read: 0,
             bytes_written: 0,
         }
     }
@@ -214,6 +233,7 @@ impl<S: Socket> Connection<S> {
         match self.socket.read(window) {
             Ok(0) => Err(CloseCause::EndOfStream),
             Ok(count) => {
+                self.bytes_read += count as u64;
                 // A short read proves the socket empty, unless the stream's end is behind it.
                 if count < window.len() && !self.read_closed {
                     self.readable = false;
@@ -248,6 +268,11 @@ impl<S: Socket> Connection<S> {
     /// How many frames have arrived; by this one sees whether a slow sender makes progress.
     pub fn frames_read(&self) -> u64 {
         self.frames_read
+    }
+
+    /// How many bytes have arrived.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// Queues one frame, whose payload `write` appends. Nothing is queued on a connection that has

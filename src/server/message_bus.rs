@@ -120,9 +120,9 @@ struct Queues {
     clients: VecDeque<ConnectionId>,
     /// Whoever has output.
     dirty: Vec<ConnectionId>,
-    /// Clients of which withheld answers were released: output for the next flush, so that none
-    /// takes more than its share of a turn.
-    released: Vec<ConnectionId>,
+    /// Clients with output for the next flush, so that none takes more than its share of a turn:
+    /// withheld answers that were released, and what is more than one flush may write.
+    postponed: Vec<ConnectionId>,
     /// Clients that did not take all of it when they were last written to.
     backlog: BTreeSet<ConnectionId>,
     /// Sum over all clients of what their withheld answers hold on to.
@@ -263,8 +263,8 @@ impl<S: Socket> MessageBus<S> {
     /// Whether something is left to do for which no event will come.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let Queues { peers, dirty, released, .. } = &self.queues;
-        let queues = [peers.is_empty(), dirty.is_empty(), released.is_empty(), self.inbox.is_empty()];
+        let Queues { peers, dirty, postponed, .. } = &self.queues;
+        let queues = [peers.is_empty(), dirty.is_empty(), postponed.is_empty(), self.inbox.is_empty()];
         queues.contains(&false) || self.admission.may_accept()
     }
 
@@ -306,13 +306,13 @@ impl<S: Socket> MessageBus<S> {
         }
     }
 
-    /// Reads from the client that has waited longest, within its budget. How many frames that were.
-    pub fn read_next_client(&mut self, now: Instant) -> usize {
+    /// Reads from the client that has waited longest, within its budget. How much that was.
+    pub fn read_next_client(&mut self, now: Instant) -> ReadBudget {
         self.now = now;
-        let Some(id) = self.queues.clients.pop_front() else { return 0 };
-        let frames = self.read(id, CLIENT_BUDGET);
+        let Some(id) = self.queues.clients.pop_front() else { return ReadBudget::NONE };
+        let used = self.read(id, CLIENT_BUDGET);
         self.run_effects();
-        frames
+        used
     }
 
     /// Lets in who waits outside, a bounded number at once.
@@ -417,13 +417,13 @@ impl<S: Socket> MessageBus<S> {
         }
     }
 
-    /// One connection's turn. How many frames it gave.
-    fn read(&mut self, id: ConnectionId, budget: ReadBudget) -> usize {
-        let Some((connection, visitor)) = self.connections.get_mut(id) else { return 0 };
+    /// One connection's turn. How much it gave.
+    fn read(&mut self, id: ConnectionId, budget: ReadBudget) -> ReadBudget {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return ReadBudget::NONE };
         visitor.is_ready = false;
         if connection.is_connecting() {
             self.finish_connect(id);
-            return 0;
+            return ReadBudget::NONE;
         }
         if visitor.party == Party::Client && Self::is_beyond(connection, visitor, 1) {
             visitor.is_choked = true;
@@ -431,12 +431,14 @@ impl<S: Socket> MessageBus<S> {
             if connection.is_write_closed() {
                 self.close(id, &CloseCause::EndOfStream);
             }
-            return 0;
+            return ReadBudget::NONE;
         }
         let budget = Self::narrowed(budget, visitor);
+        let before = connection.bytes_read();
         let mut frames = std::mem::take(&mut self.buffers.frames);
         let result = connection.read_frames(budget, &mut self.buffers.scratch, &mut frames);
-        let count = frames.len();
+        let bytes = (connection.bytes_read() - before) as usize;
+        let used = ReadBudget { bytes, frames: frames.len() };
         for frame in frames.drain(..) {
             self.on_frame(id, frame);
         }
@@ -445,9 +447,9 @@ impl<S: Socket> MessageBus<S> {
             Ok(()) => self.enlist(id),
             Err(cause) => self.on_read_error(id, cause),
         }
-        self.note_input(id, count);
+        self.note_input(id, used.frames);
         self.watch(id);
-        count
+        used
     }
 }
 
@@ -467,14 +469,7 @@ impl<S: Socket> Transport for MessageBus<S> {
     }
 
     fn flush(&mut self) {
-        self.queues.dirty.append(&mut self.queues.released);
-        while !self.queues.dirty.is_empty() {
-            for id in std::mem::take(&mut self.queues.dirty) {
-                self.flush_one(id);
-            }
-            self.run_effects();
-        }
-        self.bound_backlog();
+        self.flush_all();
     }
 
     fn bounds(&self) -> Vec<Bound> {

@@ -330,32 +330,65 @@ mod tests {
             ready
         }
 
-        fn clients(&self) -> usize {
+        fn used(&self, name: &str) -> usize {
             let bounds = self.node.bus().bounds();
-            bounds.iter().find(|bound| bound.name == "client_connections").unwrap().used as usize
+            bounds.iter().find(|bound| bound.name == name).unwrap().used as usize
         }
+    }
+
+    /// Connects this many clients.
+    fn connect(server: &mut Server<FileDisk>, address: &str, count: usize) -> Vec<TcpStream> {
+        let mut hello = Writer::new();
+        frame::encode(FrameKind::ClientHello, &mut hello, |_| {});
+        let hello = hello.into_bytes();
+        let mut clients = Vec::new();
+        while clients.len() < count {
+            clients.push(TcpStream::connect(address).unwrap());
+            clients.last_mut().unwrap().write_all(&hello).unwrap();
+            let is_admitted = (0..1_000).any(|_| {
+                server.turn();
+                server.used("client_connections") == clients.len()
+            });
+            assert!(is_admitted, "no more than {} clients are admitted", clients.len() - 1);
+        }
+        clients
+    }
+
+    #[test]
+    fn turn_reads_no_more_of_all_clients_than_its_share() {
+        const CLIENTS: usize = 200;
+        const BYTES: usize = 80 << 10;
+        let directory = TempDir::new().unwrap();
+        let (mut server, address) = open(&directory);
+        let mut clients = connect(&mut server, &address, CLIENTS);
+        let mut begun = Writer::new();
+        frame::encode(FrameKind::Request, &mut begun, |out| out.put(&[0; 2 * BYTES]));
+        let begun = begun.into_bytes();
+        clients.iter_mut().for_each(|client| client.write_all(&begun[..BYTES]).unwrap());
+        let arrived = |server: &mut Server<FileDisk>| {
+            server.world.poll(&mut server.node, &server.clock, Some(Duration::from_millis(10))).unwrap();
+            server.node.bus().ready_clients() == CLIENTS
+        };
+        assert!((0..1_000).any(|_| arrived(&mut server)));
+        server.turn();
+        let read = server.used("all_clients_input_bytes");
+        assert!(read > 7 << 20 && read <= (8 << 20) + (64 << 10), "{read} bytes in one turn");
+        assert!((0..1_000).any(|_| {
+            server.turn();
+            server.used("all_clients_input_bytes") == CLIENTS * BYTES
+        }));
     }
 
     #[test]
     fn one_poll_tells_of_all_who_are_ready_however_many_they_are() {
         let directory = TempDir::new().unwrap();
         let (mut server, address) = open(&directory);
-        let (mut hello, mut request) = (Writer::new(), Writer::new());
-        frame::encode(FrameKind::ClientHello, &mut hello, |_| {});
+        let mut clients = connect(&mut server, &address, CLIENTS);
+        let mut request = Writer::new();
         let body = RequestBody::Get { key: "key".into(), stale: true };
         let get = Request { id: 1, time_left_ms: 1_000, silent_leader: None, body };
         frame::encode(FrameKind::Request, &mut request, |out| get.encode(out));
-        let (hello, request) = (hello.into_bytes(), request.into_bytes());
-        let mut clients: Vec<TcpStream> = Vec::new();
-        while clients.len() < CLIENTS {
-            clients.push(TcpStream::connect(&address).unwrap());
-            clients.last_mut().unwrap().write_all(&hello).unwrap();
-            let is_admitted = (0..1_000).any(|_| {
-                server.turn();
-                server.clients() == clients.len()
-            });
-            assert!(is_admitted, "no more than {} clients are admitted", clients.len() - 1);
-        }
+        let request = request.into_bytes();
         // The system may deliver some of it a moment later: then the next time.
         let is_told_of_all = (0..100).any(|_| {
             clients.iter_mut().for_each(|client| client.write_all(&request).unwrap());

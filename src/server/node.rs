@@ -5,14 +5,14 @@
 
 use super::message_bus::{Inbound, MessageBus};
 use super::turns::Turns;
-use crate::net::Socket;
+use crate::net::{ReadBudget, Socket};
 use crate::planted::{Bug, is_planted};
 use crate::replica::{Replica, Transport};
 use crate::storage::{Disk, WriteError};
 use crate::time::{Duration, Instant};
 
-/// Frames of clients in one turn, at most; the rest waits for the next turn.
-const CLIENT_FRAMES_PER_TURN: usize = 4096;
+/// What is read of all clients in one turn, but for the last one's; the rest waits for the next turn.
+const CLIENTS_BUDGET: ReadBudget = ReadBudget { bytes: 8 << 20, frames: 4096 };
 
 /// A replica and the message bus that serves it.
 pub struct Node<D: Disk, S: Socket> {
@@ -103,12 +103,12 @@ impl<D: Disk, S: Socket> Node<D, S> {
             self.bus.read_next_peer(now);
             self.deliver(now);
         }
-        let mut frames = 0;
+        let mut left = CLIENTS_BUDGET;
         for _ in 0..self.bus.ready_clients() {
-            if frames >= CLIENT_FRAMES_PER_TURN || !self.may_read_clients(now) {
+            if left.is_spent() || !self.may_read_clients(now) {
                 break;
             }
-            frames += self.bus.read_next_client(now);
+            left.spend(self.bus.read_next_client(now));
             self.deliver(now);
         }
         self.bus.accept(now);

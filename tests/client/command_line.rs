@@ -388,3 +388,25 @@ fn reader_that_has_gone_changes_nothing_of_what_came_of_a_command() {
         assert_eq!(status.code(), Some(expected), "{words}");
     }
 }
+
+#[test]
+fn stderr_that_nobody_reads_changes_no_exit_status() {
+    let node = Store::node();
+    let nobody = bound();
+    let nobody = address_of(&nobody);
+    let unread = || std::io::pipe().unwrap().1;
+    let cases = [
+        (node.address.as_str(), &["get", "nothing"][..], 1),
+        (node.address.as_str(), &["put"], 2),
+        (nobody.as_str(), &["put", "key", "value", "--timeout-ms", "1"], 4),
+    ];
+    for (address, words, expected) in cases {
+        let status = command(address).args(words).stdout(Stdio::null()).stderr(unread()).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{words:?}");
+    }
+    let kvstore = || Command::new(env!("CARGO_BIN_EXE_kvstore"));
+    let status = kvstore().args(["--id", "0", "--port", "1"]).stderr(unread()).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+    let status = kvstore().args(["inspect", "/nowhere/at/all"]).stderr(unread()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}

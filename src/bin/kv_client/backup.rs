@@ -8,7 +8,7 @@ use kvstore::types::NodeId;
 use kvstore::wire::entry::Snapshot;
 
 use crate::Failure;
-use crate::terminal::Progress;
+use crate::terminal::{Progress, complain};
 
 /// A backup that is complete.
 pub(crate) struct Backup {
@@ -65,10 +65,10 @@ fn write(
     if !writer.as_ref().is_some_and(goes_on) {
         if let Some(before) = writer.take() {
             let index = before.id().index;
-            eprintln!(
+            complain(format_args!(
                 "kv_client: note: the snapshot at {index} is gone, the backup begins anew with node {}'s at {}",
                 reply.node, snapshot.index
-            );
+            ));
         }
         let (disk, name) = place_of(path)?;
         *writer = Some(BackupWriter::begin(disk, &name, *snapshot, replace)?);

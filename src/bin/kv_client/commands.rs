@@ -17,7 +17,7 @@ use crate::arguments::{Arguments, Cas, Command, SessionCommand, bytes, parse_cli
 use crate::backup;
 use crate::bench;
 use crate::output::Output;
-use crate::terminal::Progress;
+use crate::terminal::{Progress, complain};
 
 /// A definite no.
 const NO: u8 = 1;
@@ -165,10 +165,10 @@ fn scan(
         }
     }
     if let Some((first, last)) = revisions.filter(|(first, last)| first != last) {
-        eprintln!(
+        complain(format_args!(
             "kv_client: note: the rows come from several pages, between revisions {first} and {last}: \
              together they are no single moment's state"
-        );
+        ));
     }
     Ok(DONE)
 }

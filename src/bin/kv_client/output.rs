@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Failure;
 use crate::backup::Backup;
-use crate::terminal::write_table;
+use crate::terminal::{complain, write_table};
 
 type Object = Map<String, Value>;
 
@@ -83,7 +83,7 @@ impl Output {
         match self.json {
             true => self.object(no_fields(fields(reply), "not_found", "key not found")),
             false => {
-                eprintln!("kv_client: key not found");
+                complain("kv_client: key not found");
                 Ok(())
             }
         }
@@ -116,7 +116,7 @@ impl Output {
             None => writeln!(self.out, "mismatch: {shown}")?,
         }
         if truncated {
-            eprintln!("kv_client: note: the current value is longer, only its beginning is shown");
+            complain("kv_client: note: the current value is longer, only its beginning is shown");
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Output {
             )?;
         }
         if view.leader.is_none() {
-            eprintln!("kv_client: {NO_LEADER}");
+            complain(format_args!("kv_client: {NO_LEADER}"));
         }
         Ok(view.leader)
     }
@@ -233,7 +233,7 @@ impl Output {
         };
         // Some of the words may be a node's: they shall not move a terminal's cursor.
         let message = message(failure, identity).replace(char::is_control, " ");
-        eprintln!("kv_client: {message}");
+        complain(format_args!("kv_client: {message}"));
         if self.json {
             let mut object = no_fields(Object::new(), word, &message);
             if let Some(Identity { client, sequence }) = identity {

@@ -19,6 +19,7 @@ use kvstore::server::config::{
 use kvstore::server::{Place, Server};
 use kvstore::storage::{FileDisk, Options, Storage};
 use kvstore::types::Incarnation;
+use terminal::complain;
 
 /// The exit status of wrong usage.
 const WRONG_USAGE: u8 = 2;
@@ -111,14 +112,14 @@ fn main() -> ExitCode {
 /// Help goes to stdout and is a success; anything else is one line.
 fn on_usage(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        print!("{error}");
+        _ = error.print(); // nobody may be listening to stdout
         return ExitCode::SUCCESS;
     }
     wrong_usage(&terminal::one_line(error))
 }
 
 fn wrong_usage(line: &str) -> ExitCode {
-    eprintln!("kvstore: {line} (see kvstore --help)");
+    complain(format_args!("kvstore: {line} (see kvstore --help)"));
     ExitCode::from(WRONG_USAGE)
 }
 
@@ -133,7 +134,7 @@ fn run_node(flags: NodeFlags) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("kvstore: {error:#}");
+            complain(format_args!("kvstore: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ use kvstore::server::config::Config;
 use kvstore::storage::{BackupError, FileDisk, read_backup, restore};
 
 use crate::inspect::{Backup, Watched, refusal};
+use crate::terminal::complain;
 use crate::{NodeFlags, wrong_usage};
 
 /// What is restored, and which node is made of it.
@@ -37,7 +38,7 @@ pub(crate) fn run(flags: RestoreFlags) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("kvstore: {}", refusal(&file, &error));
+            complain(format_args!("kvstore: {}", refusal(&file, &error)));
             ExitCode::FAILURE
         }
     }

@@ -15,6 +15,10 @@ use crate::wire::Writer;
 use crate::wire::client::{Refused, Response, ResponseBody};
 use crate::wire::frame::FrameKind;
 
+/// What one flush writes to clients, but for the last one's; the rest waits for the next, behind what
+/// nodes are sent.
+const CLIENTS_FLUSH_BYTES: u64 = 4 << 20;
+
 impl<S: Socket> MessageBus<S> {
     /// Queues a frame on a connection, if it still exists.
     pub(super) fn queue(&mut self, id: ConnectionId, kind: FrameKind, write: impl FnOnce(&mut Writer)) {
@@ -31,13 +35,46 @@ impl<S: Socket> MessageBus<S> {
         }
     }
 
-    /// Writes out what is queued on a connection, as far as the socket takes it now.
-    pub(super) fn flush_one(&mut self, id: ConnectionId) {
-        let Some((connection, visitor)) = self.connections.get_mut(id) else { return };
+    /// Writes out what is queued, as far as the sockets take it now: to nodes first and all of it, to
+    /// clients as much as one flush may, those first who have waited since the last one.
+    pub(super) fn flush_all(&mut self) {
+        let mut clients = std::mem::take(&mut self.queues.postponed);
+        while !self.queues.dirty.is_empty() {
+            for id in std::mem::take(&mut self.queues.dirty) {
+                if self.is_client(id) {
+                    clients.push(id);
+                } else {
+                    self.flush_one(id);
+                }
+            }
+            self.run_effects();
+        }
+        let mut left_bytes = CLIENTS_FLUSH_BYTES;
+        for id in clients {
+            if left_bytes > 0 || !self.is_client(id) {
+                left_bytes = left_bytes.saturating_sub(self.flush_one(id));
+            } else {
+                self.queues.backlog.insert(id);
+                self.queues.postponed.push(id);
+            }
+        }
+        self.bound_backlog();
+    }
+
+    fn is_client(&self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|(_, visitor)| visitor.party == Party::Client)
+    }
+
+    /// Writes out what is queued on a connection, as far as the socket takes it now. How many bytes it took.
+    pub(super) fn flush_one(&mut self, id: ConnectionId) -> u64 {
+        let Some((connection, visitor)) = self.connections.get_mut(id) else { return 0 };
         visitor.is_dirty = false;
-        if let Err(cause) = connection.flush() {
+        let before = connection.bytes_written();
+        let flushed = connection.flush();
+        let bytes = connection.bytes_written() - before;
+        if let Err(cause) = flushed {
             self.close(id, &cause);
-            return;
+            return bytes;
         }
         if visitor.party == Party::Client && connection.queued_bytes() > 0 {
             self.queues.backlog.insert(id);
@@ -48,6 +85,7 @@ impl<S: Socket> MessageBus<S> {
             self.release(id);
         }
         self.watch(id);
+        bytes
     }
 
     /// Answers a client: now, or once it has taken the answers before.
@@ -90,7 +128,7 @@ impl<S: Socket> MessageBus<S> {
         }
         if visitor.withheld.len() < before {
             visitor.is_dirty = true;
-            self.queues.released.push(id);
+            self.queues.postponed.push(id);
         } else if visitor.is_choked && !Self::is_beyond(connection, visitor, 2) {
             visitor.is_choked = false;
             self.enlist(id);

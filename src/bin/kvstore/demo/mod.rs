@@ -15,6 +15,8 @@ use clap::Args;
 
 use trials::{Plan, Strike};
 
+use crate::terminal::complain;
+
 /// What the demo is asked to do.
 #[derive(Debug, Args)]
 pub(crate) struct DemoFlags {
@@ -54,7 +56,7 @@ pub(crate) fn run(flags: &DemoFlags) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("kvstore demo: not seen to hold: {error:#}");
+            complain(format_args!("kvstore demo: not seen to hold: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -18,6 +18,7 @@ use kvstore::kv::{Limits, StateMachine};
 use kvstore::replica::{check_commands, state_of};
 use kvstore::storage::{FileDisk, FileUse, Inspection, OpenError, Options, RecoveredSnapshot, inspect};
 
+use crate::terminal::complain;
 use entries::Span;
 use report::Report;
 use serde_json::json;
@@ -42,13 +43,16 @@ pub(crate) fn run(flags: &InspectFlags) -> ExitCode {
         return run_on_backup(flags);
     }
     if flags.path.exists() && !flags.path.is_dir() {
-        eprintln!("kvstore: {} is neither: name a node's directory, or a backup", flags.path.display());
+        complain(format_args!(
+            "kvstore: {} is neither: name a node's directory, or a backup",
+            flags.path.display()
+        ));
         return ExitCode::FAILURE;
     }
     let findings = match Findings::of_directory(&flags.path) {
         Ok(findings) => findings,
         Err(error) => {
-            eprintln!("kvstore: {error}");
+            complain(format_args!("kvstore: {error}"));
             let directory = flags.path.display().to_string();
             if flags.json {
                 // Nobody may be listening to stdout any more.

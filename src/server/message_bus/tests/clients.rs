@@ -381,6 +381,36 @@ fn answer_to_a_write_for_which_there_is_no_room_is_no_refusal_but_the_end() {
 }
 
 #[test]
+fn flush_writes_no_more_to_clients_than_its_share_and_the_rest_in_their_order() {
+    const ANSWER_BYTES: usize = 200 << 10;
+    let mut world = World::founded(2);
+    world.node(1).bus.admission = Admission::new(Limits { clients: 50, ..LIMITS });
+    let mut clients: Vec<(TestClient, ClientConnection)> = (0..50).map(|_| world.welcomed(1)).collect();
+    for (id, (client, name)) in clients.iter_mut().enumerate() {
+        client.receive();
+        world.node(1).bus.reply(*name, &response(id as u64, ANSWER_BYTES));
+    }
+    world.node(1).bus.send(NodeId(2), &heartbeat(7));
+    let mut answered = Vec::new();
+    for flush in 0..3 {
+        assert!(world.node(1).bus.has_work());
+        world.node(1).bus.flush();
+        let before = answered.len();
+        for (client, _) in &mut clients {
+            let frames = client.receive().into_iter();
+            answered.extend(frames.map(|frame| Response::decode(frame.payload).unwrap().id));
+        }
+        let share = (4 << 20) / ANSWER_BYTES;
+        assert!(flush == 2 || (answered.len() - before).abs_diff(share) <= 1, "{answered:?}");
+    }
+    assert!(answered.into_iter().eq(0..50));
+    assert!(!world.node(1).bus.has_work());
+    let turn_of_the_other = 1;
+    world.turn_of(turn_of_the_other);
+    assert_eq!(world.inbound(2), [Inbound::Message(NodeId(1), heartbeat(7))], "nodes wait for no client");
+}
+
+#[test]
 fn input_of_incomplete_frames_is_counted_until_they_are_complete_or_closed() {
     let mut world = World::founded(1);
     let (mut client, _) = world.welcomed(1);
