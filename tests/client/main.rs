@@ -4,5 +4,6 @@ mod command_line;
 mod deadlines;
 mod failover;
 mod fake_node;
+#[expect(unused, reason = "the tests of faults use all of it")]
 #[path = "../faults/stalls.rs"]
 mod stalls;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::hostile::{processor_time, resident_bytes};
-use crate::setup::founded;
+use crate::setup::running;
 
 /// What a node may hold while it has next to no data.
 const RESIDENT_BYTES: u64 = 32 << 20;
@@ -18,7 +18,7 @@ const SHARE: f64 = 0.03;
 
 #[test]
 fn idle_node_takes_little_memory_and_next_to_no_processor_time() -> Result<()> {
-    let cluster = founded(3)?;
+    let (cluster, _) = running(3)?;
     cluster.client()?.put("k", "v")?;
     let times = || (0..3).map(|node| processor_time(&cluster, node)).collect::<Result<Vec<_>>>();
     let before = times()?;

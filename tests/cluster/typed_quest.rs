@@ -17,6 +17,11 @@ use crate::setup::{eventually, program};
 /// The script waits for what the logs say, where a person would look at them.
 const SCRIPT: &str = r#"
 set -u
+command -v pgrep >/dev/null || pgrep() { # where it is missing: the one use of it that is made here
+    for process in /proc/[0-9]*; do
+        { tr '\0' ' ' <$process/cmdline; } 2>/dev/null | grep -q -- "$2" && echo ${process#/proc/}
+    done
+}
 await() { # a pattern, the logs; for 20 seconds
     pattern=$1; shift
     tries=0

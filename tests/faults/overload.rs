@@ -6,7 +6,7 @@ use anyhow::Result;
 use kvstore::client::Client;
 
 use crate::load::Load;
-use crate::setup::eventually;
+use crate::setup::{eventually, founded};
 use crate::stage::Scene;
 
 /// Calls of which a typical one is taken.
@@ -23,12 +23,14 @@ fn typical_call(client: &mut Client) -> Result<Duration> {
     Ok(calls[SAMPLE / 2])
 }
 
-/// A store that has fallen behind must not stay behind: calls come to take as long as before, or
-/// five times as long at most on a machine that is busy with other tests too.
+/// A store that has fallen behind must not stay behind: calls come to take as long as before. On a machine
+/// that has got busier meanwhile, with other tests, they take longer for a cluster that nobody loads, too;
+/// five times as long as either is the most.
 #[test]
 fn load_ten_times_as_high_is_borne_and_leaves_nothing_behind() -> Result<()> {
     Scene::new("overload").play(|stage| {
-        let mut client = stage.cluster.client()?;
+        let calm = founded(3)?;
+        let (mut client, mut bystander) = (stage.cluster.client()?, calm.client()?);
         let before = typical_call(&mut client)?;
         stage.note("ten times the clients, without a rest");
         let mut crowd = Load::beside(&stage.load);
@@ -40,7 +42,8 @@ fn load_ten_times_as_high_is_borne_and_leaves_nothing_behind() -> Result<()> {
         crowd.stop();
         stage.note("the usual load");
         let after = eventually("calls as fast as before", || {
-            typical_call(&mut client).ok().filter(|after| *after <= 5 * before)
+            let now = typical_call(&mut bystander).ok()?;
+            typical_call(&mut client).ok().filter(|after| *after <= 5 * before.max(now))
         })?;
         println!("a typical put took {before:.1?} before, {during:.1?} during, {after:.1?} after it");
         stage.prove();

@@ -137,6 +137,11 @@ impl Stage {
         leaders.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
     }
 
+    /// The longest time between these that the machine stood still.
+    pub(crate) fn longest_stall(&mut self, since: Instant, until: Instant) -> Duration {
+        self.stalls.as_mut().map_or(Duration::ZERO, |stalls| stalls.longest(since, until))
+    }
+
     /// A node that does not lead.
     pub(crate) fn follower(&mut self) -> Result<usize> {
         let leader = self.leader()?;

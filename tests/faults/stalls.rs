@@ -4,35 +4,56 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Naps all the time, and adds up by how much the naps were too long: then the machine stood still,
-/// for nodes and clients too.
+/// One nap.
+const NAP: Duration = Duration::from_millis(5);
+/// A nap that takes longer is told of.
+const NOTICED: Duration = Duration::from_millis(20);
+
+/// Naps all the time, and notes the naps that were too long: then the machine stood still, for nodes and
+/// clients too. Dropping it ends that.
 pub(crate) struct StallWatch {
     stop: Sender<()>,
-    watch: thread::JoinHandle<Duration>,
+    found: Receiver<Stall>,
+    stalls: Vec<Stall>,
+}
+
+#[derive(Clone, Copy)]
+struct Stall {
+    ended: Instant,
+    length: Duration,
 }
 
 impl StallWatch {
     pub(crate) fn start() -> Self {
-        let (stop, stopped) = channel();
-        Self { stop, watch: thread::spawn(move || watch(&stopped)) }
+        let ((stop, stopped), (tell, found)) = (channel(), channel());
+        thread::spawn(move || watch(&stopped, &tell));
+        Self { stop, found, stalls: Vec::new() }
+    }
+
+    /// The longest stall that touched the time from `since` to `until`, as far as is known.
+    pub(crate) fn longest(&mut self, since: Instant, until: Instant) -> Duration {
+        self.stalls.extend(self.found.try_iter());
+        let touches = |stall: &&Stall| stall.ended >= since && stall.ended <= until + stall.length;
+        self.stalls.iter().filter(touches).map(|stall| stall.length).max().unwrap_or_default()
     }
 
     /// How long the machine stood still since the beginning.
-    pub(crate) fn stop(self) -> Duration {
+    pub(crate) fn stop(mut self) -> Duration {
         drop(self.stop);
-        self.watch.join().expect("napping does not panic")
+        // To its end: the last nap may have been the long one.
+        self.stalls.extend(self.found.iter());
+        self.stalls.iter().map(|stall| stall.length).sum()
     }
 }
 
-fn watch(stopped: &Receiver<()>) -> Duration {
-    const NAP: Duration = Duration::from_millis(5);
-    const NOTICED: Duration = Duration::from_millis(20);
-    let mut stalled = Duration::ZERO;
+fn watch(stopped: &Receiver<()>, tell: &Sender<Stall>) {
     loop {
         let before = Instant::now();
-        if stopped.recv_timeout(NAP) == Err(RecvTimeoutError::Disconnected) {
-            return stalled;
+        let is_over = stopped.recv_timeout(NAP) == Err(RecvTimeoutError::Disconnected);
+        let (ended, length) = (Instant::now(), before.elapsed());
+        // Nobody may listen any more.
+        if length > NOTICED && tell.send(Stall { ended, length }).is_err() || is_over {
+            return;
         }
-        stalled += Some(before.elapsed()).filter(|nap| *nap > NOTICED).unwrap_or_default();
     }
 }

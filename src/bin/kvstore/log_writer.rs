@@ -13,8 +13,9 @@ use env_logger::{Env, Target};
 
 /// Lines that wait to be written, at most.
 const QUEUE_LINES: usize = 4096;
-/// How long the end of the process waits for the lines before it.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the end of the process waits for the lines before it: longer than a machine pauses as a rule, for
+/// the last line says why the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 enum Order {
     Line(Vec<u8>),

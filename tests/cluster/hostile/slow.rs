@@ -13,6 +13,8 @@ use super::raw::{Raw, client_hello, get, header, put, request};
 use super::{Target, processor_time};
 use crate::setup::eventually;
 
+/// So long a slow sender may be borne with.
+const BORNE_WITH: Duration = Duration::from_secs(20);
 /// Between two bytes of a slow sender.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -24,7 +26,7 @@ fn dribble(raw: &mut Raw, bytes: impl Iterator<Item = u8>) -> Result<()> {
             return Ok(());
         }
         raw.send(&[byte])?;
-        ensure!(began.elapsed() < crate::cluster::PATIENCE, "a slow sender was borne with for too long");
+        ensure!(began.elapsed() < BORNE_WITH, "a slow sender was borne with for too long");
         // The slowness is the attack.
         thread::sleep(PAUSE);
     }

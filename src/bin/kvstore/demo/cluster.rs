@@ -19,8 +19,8 @@ use kvstore::wire::client::{NodeStatus, RoleName};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How long anything may take before it is given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take before it is given up, on however slow a machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A line of a node's log, and when it was read.
 #[derive(Clone, Debug)]
