@@ -49,7 +49,7 @@
 //! | 10.2.1 the leader's own disk | `replicate_leader_counts_itself_only_when_its_disk_has_it`, `replicate_majority_without_the_leaders_disk_commits` |
 //!
 //! Our rules of fail-over, and the traps that others fell into (names of real tests; those that are not
-//! scripts are in `src/server/`, `tests/cluster/`, `tests/faults/` or `tests/sim/`):
+//! scripts are in `src/server/`, `tests/cluster/`, `tests/faults/`, `tests/replica/` or `tests/sim/`):
 //!
 //! | rule, or trap | script, or test |
 //! |---|---|
@@ -70,7 +70,11 @@
 //! | a leader that lost its majority and has the longest log (V11) | `quorum_lost_leader_with_the_longest_log_is_elected_again_or_outvoted` |
 //! | one black-holed peer blocks the others (V12) | `heartbeats_to_one_go_on_while_another_takes_nothing`, and the bus's `peer_socket_takes_no_byte_and_the_others_heartbeat_leaves_in_the_same_flush` |
 //! | a heartbeat behind more than one AppendEntries | `replicate_window_is_narrow_once_a_heartbeat_waits_long`, `replicate_window_widens_while_heartbeats_are_answered_in_time`, `slow_links::heartbeat_on_a_slow_link_waits_behind_one_append_only` |
-//! | patience that drifts into step (V13) | `random::failover_by_timeout_takes_a_timeout_and_rarely_a_third_election`, `random::failover_with_evidence_takes_a_moment_and_rarely_a_third_election` |
+//! | patience that drifts into step (V13) | `election_two_that_ask_at_the_same_moment_do_not_stay_in_step`, `random::failover_by_timeout_takes_a_timeout_and_rarely_a_third_election`, `random::failover_with_evidence_takes_a_moment_and_rarely_a_third_election` |
+//! | parking: 150 ms and no more, within the client's own time | `request_without_a_leader_is_parked_and_then_refused`, `parked_request_is_refused_well_before_its_client_gives_up`, `request_parked_a_second_time_gains_no_time`, `request_whose_client_gives_up_at_once_is_not_parked` |
+//! | parking: served by the next leader, and dies with its connection | `request_parked_until_a_leader_is_elected_is_served`, `parked_request_dies_with_its_connection` |
+//! | parking: a leader that its client found silent | `request_that_names_its_leader_silent_is_parked`, `request_that_names_a_silent_leader_of_a_later_term_is_parked`, `request_that_names_the_present_leader_silent_in_an_earlier_term_is_parked` |
+//! | parking: bounds | `parked_requests_are_bounded_in_number_too`, `parked_requests_are_bounded_by_their_bytes_too` |
 //! | times that overflow (V14) | `quorum_leader_after_weeks_without_a_tick_gives_way_once`, `clocks::core_near_the_end_of_time_does_not_wrap` |
 //! | a transfer admits writes (T1), is never cleared (T2), reaches the wrong node (T3) | `transfer_to_a_follower_that_lags_waits_until_it_caught_up`, `transfer_that_takes_too_long_is_given_up`, `transfer_ends_when_the_link_to_its_target_is_lost`, `transfer_that_cannot_be_is_refused`, `transfer_order_of_anybody_but_the_leader_is_ignored` |
 //! | an order to campaign that comes late, early, or to a node that dies | `transfer_order_that_comes_late_deposes_nobody_who_is_ahead`, `transfer_order_read_too_early_is_given_again`, `transfer_order_to_a_pre_candidate_is_obeyed`, `transfer_to_a_follower_that_dies_after_its_order_is_over` |
@@ -118,6 +122,7 @@ scripts! {
     election_winner_sends_heartbeats_at_once
     election_needs_a_majority_of_the_full_cluster
     election_candidate_that_hears_the_leader_of_its_term_follows
+    election_two_that_ask_at_the_same_moment_do_not_stay_in_step
     election_split_vote_is_tried_again_in_a_later_term
     election_votes_that_come_after_a_retry_began_still_count
     election_patience_begins_when_the_requests_leave
