@@ -177,6 +177,7 @@ impl Follower {
             Some(_) => {}
             None => {
                 self.leader = Some(from);
+                self.reads.begin(core.numbers.read_request);
                 core.events.push(Event::NewLeader { leader: from, term: core.term() });
             }
         }
@@ -322,14 +323,14 @@ impl Follower {
     }
 
     /// The leader's answer. If the leader itself says that it does not lead, it gave way for good:
-    /// nobody leads twice in one term.
+    /// nobody leads twice in one term. What it was asked in an earlier term it refuses though it leads.
     pub(super) fn on_read_index_response(
         &mut self,
         core: &mut Core,
         from: NodeId,
         message: ReadIndexResponse,
     ) {
-        if self.leader != Some(from) {
+        if self.leader != Some(from) || !self.reads.was_asked(message.request) {
             return;
         }
         if message.read_index.is_none() {

@@ -122,11 +122,23 @@ impl Rounds {
 pub(super) struct ForwardedReads {
     /// Batches with the number of the request that first asked for them; zero: not asked yet.
     batches: Vec<(u64, u64)>,
+    /// Requests up to this one were asked of earlier leaders, or of this one in an earlier term.
+    before: u64,
     last_request: u64,
     asked_at: Instant,
 }
 
 impl ForwardedReads {
+    /// There is a leader; so far this node has sent so many requests.
+    pub(super) fn begin(&mut self, requests: u64) {
+        self.before = requests;
+    }
+
+    /// Whether a request was asked of the present leader in its term.
+    pub(super) fn was_asked(&self, request: u64) -> bool {
+        self.before < request && request <= self.last_request
+    }
+
     /// Adds a batch, to be asked for at the end of the turn.
     pub(super) fn register(&mut self, batch: u64) {
         self.batches.push((0, batch));

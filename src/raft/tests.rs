@@ -174,6 +174,7 @@ scripts! {
     read_asked_of_a_leader_that_gave_way_is_refused_and_the_leader_forgotten
     read_of_a_follower_whose_leader_gives_way_is_refused_at_once
     read_refused_by_another_than_the_leader_still_waits
+    read_refused_by_the_leader_of_an_earlier_term_is_no_word_of_this_one
     transfer_to_a_follower_that_is_up_to_date_happens_at_once
     transfer_to_a_follower_that_lags_waits_until_it_caught_up
     transfer_that_takes_too_long_is_given_up
