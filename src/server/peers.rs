@@ -282,9 +282,13 @@ impl Peers {
         self.diallers[entry].on_dial(Dial { connection, number, is_outdated: false });
     }
 
-    /// The dial of an entry, or its handshake, failed.
-    pub fn on_dial_failed(&mut self, now: Instant, entry: usize, failure: Failure) {
+    /// The dial of an entry, or its handshake, failed. If another one has begun since, that decides: a link
+    /// came and was lost meanwhile, and what was found before proves nothing about who was behind it.
+    pub fn on_dial_failed(&mut self, now: Instant, entry: usize, connection: ConnectionId, failure: Failure) {
         let dialler = &mut self.diallers[entry];
+        if dialler.dial.is_some_and(|dial| dial.connection != connection) {
+            return;
+        }
         let pause = dialler.on_failure(now, failure, self.heartbeat, &mut self.random);
         if failure == Failure::Refused
             && let Some(node) = dialler.node

@@ -75,20 +75,20 @@ impl<S: Socket> MessageBus<S> {
                 self.connections.insert(Connection::dialled(socket, MAX_HELLO_BYTES), visitor);
                 self.set_deadline(id, DIAL_TIMEOUT);
             }
-            Err(error) => self.on_dial_failed(entry, &error.into()),
+            Err(error) => self.on_dial_failed(id, entry, &error.into()),
         }
     }
 
     /// People are told, once in a while: a member that cannot be reached is no secret, and a node that
     /// reaches nobody should say so. Before the founding its own line names who is missing.
-    fn on_dial_failed(&mut self, entry: usize, cause: &CloseCause) {
+    fn on_dial_failed(&mut self, id: ConnectionId, entry: usize, cause: &CloseCause) {
         if self.peers.configuration().is_some()
             && let CloseCause::Io(error) = cause
         {
             let line = format!("no link to {}: {error}; trying again", self.peers.address(entry));
             self.complaints.warn(self.now, line);
         }
-        self.peers.on_dial_failed(self.now, entry, failure(cause));
+        self.peers.on_dial_failed(self.now, entry, id, failure(cause));
     }
 
     /// Asks at an entry about those who came in, on a connection of its own.
@@ -316,7 +316,7 @@ impl<S: Socket> MessageBus<S> {
     fn on_parted(&mut self, id: ConnectionId, party: Party, cause: &CloseCause) {
         match party {
             Party::Unknown | Party::Dismissed => {}
-            Party::Dialled(entry) => self.on_dial_failed(entry, cause),
+            Party::Dialled(entry) => self.on_dial_failed(id, entry, cause),
             Party::Inquiring(entry) => self.peers.on_inquiry_ended(self.now, entry),
             Party::Claimant | Party::Peer => self.peers.on_closed(self.now, id),
             Party::Client => {

@@ -267,7 +267,7 @@ fn redial_that_is_refused_proves_death_once() {
     peers.take_effects();
     for expected in [true, false] {
         peers.on_dial(0, connection(1000));
-        peers.on_dial_failed(at(100), 0, Failure::Refused);
+        peers.on_dial_failed(at(100), 0, connection(1000), Failure::Refused);
         assert_eq!(peers.take_effects().contains(&Effect::Dead(NodeId(2))), expected);
     }
 }
@@ -280,10 +280,29 @@ fn redial_that_is_closed_early_or_silent_proves_nothing() {
     peers.take_effects();
     for failure in [Failure::ClosedEarly, Failure::Other] {
         peers.on_dial(0, connection(1000));
-        peers.on_dial_failed(at(100), 0, failure);
+        peers.on_dial_failed(at(100), 0, connection(1000), failure);
         let effects = peers.take_effects();
         assert!(matches!(effects[..], [Effect::DialAfter(0, _)]), "{effects:?}");
     }
+}
+
+#[test]
+fn dial_that_fails_after_a_later_one_has_begun_decides_nothing() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
+    peers.on_closed(at(100), connection(1));
+    peers.on_dial(0, connection(1000));
+    come_in(&mut peers, at(101), 2, hello(2, 1)).unwrap();
+    peers.on_closed(at(200), connection(2));
+    assert!(peers.take_effects().contains(&Effect::Dial(0)), "the link was lost again");
+    peers.on_dial(0, connection(1001));
+    peers.on_dial_failed(at(201), 0, connection(1000), Failure::Refused);
+    assert_eq!(peers.take_effects(), [], "who was behind the last link is not dead");
+    let number = peers.hello(connection(1001)).dial;
+    assert_ne!(number, DialNumber::NONE);
+    assert_eq!(peers.confirmation(&inquiry_of(2, "host:2", &[number])).dials, [number]);
+    peers.on_dial_failed(at(202), 0, connection(1001), Failure::Refused);
+    assert!(peers.take_effects().contains(&Effect::Dead(NodeId(2))));
 }
 
 #[test]
@@ -295,7 +314,7 @@ fn redial_answered_by_the_same_boot_ends_the_suspicion() {
     peers.take_effects();
     peers.on_hello(at(101), connection(2), Some(0), hello(2, 1)).unwrap();
     assert_eq!(peers.take_effects(), [up(2, 1)]);
-    peers.on_dial_failed(at(102), 0, Failure::Refused);
+    peers.on_dial_failed(at(102), 0, connection(1000), Failure::Refused);
     assert!(!peers.take_effects().contains(&Effect::Dead(NodeId(2))));
 }
 
@@ -317,7 +336,7 @@ fn dial_of_an_entry_whose_node_is_linked_already_rests() {
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
     peers.on_closed(at(100), connection(1));
     peers.on_dial(0, connection(1000));
-    peers.on_dial_failed(at(100), 0, Failure::Other);
+    peers.on_dial_failed(at(100), 0, connection(1000), Failure::Other);
     come_in(&mut peers, at(101), 2, hello(2, 1)).unwrap();
     peers.take_effects();
     peers.on_dial_timer(0);
@@ -397,7 +416,7 @@ fn entry_that_leads_to_this_node_itself_is_not_waited_for() {
     peers.on_hello(at(0), connection(1), Some(0), own).unwrap();
     let effects = peers.take_effects();
     assert!(matches!(effects[..], [Effect::Close(_), Effect::Found(_)]), "{effects:?}");
-    peers.on_dial_failed(at(1), 0, Failure::ClosedEarly);
+    peers.on_dial_failed(at(1), 0, connection(1000), Failure::ClosedEarly);
     assert_eq!(peers.take_effects(), [], "and is not dialled again");
 }
 
@@ -536,7 +555,7 @@ fn node_owns_up_to_its_living_dials_only() {
     assert_eq!(peers.hello(connection(1)).dial, DialNumber::NONE, "not dialled by us");
     let inquiry = inquiry_of(1, "node-1:1", &[DialNumber(1), number]);
     assert_eq!(peers.confirmation(&inquiry).dials, [number]);
-    peers.on_dial_failed(at(1), 0, Failure::Other);
+    peers.on_dial_failed(at(1), 0, connection(1000), Failure::Other);
     assert_eq!(peers.confirmation(&inquiry).dials, []);
 }
 
