@@ -19,7 +19,7 @@ use crate::types::{ClusterTime, LogIndex, NodeId, Term};
 use crate::wire::entry::{Entry, Payload};
 use crate::wire::peer::{
     AppendEntries, AppendEntriesResponse, AppendResult, Heartbeat, HeartbeatResponse, InstallResult,
-    InstallSnapshotResponse, Message, ReadIndex, ReadIndexResponse,
+    InstallSnapshotResponse, Message, ReadIndex, ReadIndexResponse, TimeoutNow,
 };
 
 /// A leader's own state: "volatile state on leaders" (Figure 2), and its rounds.
@@ -361,11 +361,15 @@ impl Leader {
     }
 
     /// A round begins at once: over links that flap, the next heartbeat due may find none again, and
-    /// a leader that is followed would give way for want of answers.
-    pub(super) fn on_link_up(&mut self, now: Instant, peer: NodeId) {
+    /// a leader that is followed would give way for want of answers. If the link replaces another one, an
+    /// order to campaign may have been lost with that.
+    pub(super) fn on_link_up(&mut self, core: &mut Core, now: Instant, peer: NodeId) {
         self.heartbeat_deadline = self.heartbeat_deadline.min(now);
         if let Some(progress) = self.progress.get_mut(&peer) {
             progress.probe(false);
+        }
+        if self.has_ordered(peer) {
+            core.outbox.send(peer, Message::TimeoutNow(TimeoutNow { term: core.term() }));
         }
     }
 

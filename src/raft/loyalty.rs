@@ -23,7 +23,7 @@ impl Raft {
                 self.answer_held(now);
             }
             Role::Candidate(_) => {}
-            Role::Leader(leader) => leader.on_link_up(now, peer),
+            Role::Leader(leader) => leader.on_link_up(&mut self.core, now, peer),
         }
     }
 

@@ -77,7 +77,7 @@
 //! | parking: bounds | `parked_requests_are_bounded_in_number_too`, `parked_requests_are_bounded_by_their_bytes_too` |
 //! | times that overflow (V14) | `quorum_leader_after_weeks_without_a_tick_gives_way_once`, `clocks::core_near_the_end_of_time_does_not_wrap` |
 //! | a transfer admits writes (T1), is never cleared (T2), reaches the wrong node (T3) | `transfer_to_a_follower_that_lags_waits_until_it_caught_up`, `transfer_that_takes_too_long_is_given_up`, `transfer_ends_when_the_link_to_its_target_is_lost`, `transfer_that_cannot_be_is_refused`, `transfer_order_of_anybody_but_the_leader_is_ignored` |
-//! | an order to campaign that comes late, early, or to a node that dies | `transfer_order_that_comes_late_deposes_nobody_who_is_ahead`, `transfer_order_read_too_early_is_given_again`, `transfer_order_to_a_pre_candidate_is_obeyed`, `transfer_to_a_follower_that_dies_after_its_order_is_over` |
+//! | an order to campaign that comes late, early, or to a node that dies | `transfer_order_that_comes_late_deposes_nobody_who_is_ahead`, `transfer_order_read_too_early_is_given_again`, `transfer_order_lost_with_a_link_that_was_replaced_is_given_again`, `transfer_order_to_a_pre_candidate_is_obeyed`, `transfer_to_a_follower_that_dies_after_its_order_is_over` |
 //! | a transfer fails for loyalty (T4), or stops reads (T5) | `transfer_mark_moves_loyal_voters`, `transfer_mark_is_for_one_term_only`, `transfer_does_not_stop_reads` |
 //!
 //! Section 7 of the paper, snapshots: `snapshots.rs` has what the core knows of them, `log.rs` the log
@@ -189,6 +189,7 @@ scripts! {
     transfer_order_that_comes_late_deposes_nobody_who_is_ahead
     transfer_order_to_a_pre_candidate_is_obeyed
     transfer_order_read_too_early_is_given_again
+    transfer_order_lost_with_a_link_that_was_replaced_is_given_again
     transfer_to_a_follower_that_dies_after_its_order_is_over
     loyalty_follower_that_hears_its_leader_refuses_candidates
     loyalty_leader_with_a_fresh_quorum_refuses_candidates
