@@ -7,14 +7,15 @@
 //!
 //! One request gives one chunk, and one is answered a turn for each of the few backups that there
 //! may be: the loop's turns stay short. A file that is being read stays readable when the node
-//! takes a newer snapshot; it is closed with the client's connection.
+//! takes a newer snapshot; it is closed with the client's connection, or when the client has asked for
+//! nothing more for a while.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::parking::Arrival;
 use super::{ClientConnection, Replica};
 use crate::storage::{Disk, OpenSnapshot, WriteError};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::types::LogIndex;
 use crate::wire::client::{Refused, RequestBody, ResponseBody};
 use crate::wire::entry::SnapshotId;
@@ -39,6 +40,14 @@ struct Asked {
     offset: u64,
 }
 
+/// A backup's file, open for a client.
+#[derive(Debug)]
+struct Reading<F> {
+    snapshot: OpenSnapshot<F>,
+    /// When bytes of it were asked for last, or given.
+    used_at: Instant,
+}
+
 /// The demand for snapshots and their bytes.
 ///
 /// Invariants: at most `MAX_WAITERS` wait; those of them that make a backup, the files that are open,
@@ -46,7 +55,7 @@ struct Asked {
 #[derive(Debug)]
 pub(super) struct Backups<F> {
     waiters: Vec<Waiter>,
-    open: BTreeMap<ClientConnection, OpenSnapshot<F>>,
+    open: BTreeMap<ClientConnection, Reading<F>>,
     asked: VecDeque<Asked>,
 }
 
@@ -61,6 +70,9 @@ impl<F> Backups<F> {
     const MAX_WAITERS: usize = 64;
     /// More backups at a time are refused as busy.
     pub(super) const MAX_BACKUPS: usize = 4;
+    /// Who asks for nothing more for so long gives its place to others. It may go on later, if there is a
+    /// place then, and the snapshot is still this node's.
+    const MAX_PAUSE: Duration = Duration::from_secs(30);
 
     /// Backups under way, and about to be.
     pub(super) fn len(&self) -> usize {
@@ -98,6 +110,12 @@ impl<F> Backups<F> {
         !self.asked.is_empty() || self.waiters.iter().any(|waiter| waiter.at_least <= reached)
     }
 
+    /// Gives the places of those up who paused for too long. There is a turn soon enough without a timer
+    /// of its own: a node that has a snapshot is a member, and wakes for heartbeats or elections.
+    fn give_up_idle(&mut self, now: Instant) {
+        self.open.retain(|_, reading| now.since(reading.used_at) < Self::MAX_PAUSE);
+    }
+
     pub(super) fn on_client_gone(&mut self, client: ClientConnection) {
         self.waiters.retain(|waiter| waiter.client != client);
         self.asked.retain(|asked| asked.client != client);
@@ -106,7 +124,11 @@ impl<F> Backups<F> {
 
     /// Whether the bytes of this snapshot can be had without another.
     fn has(&self, client: ClientConnection, snapshot: SnapshotId, current: Option<SnapshotId>) -> bool {
-        current == Some(snapshot) || self.open.get(&client).is_some_and(|open| open.id() == snapshot)
+        current == Some(snapshot) || self.has_open(client, snapshot)
+    }
+
+    fn has_open(&self, client: ClientConnection, snapshot: SnapshotId) -> bool {
+        self.open.get(&client).is_some_and(|reading| reading.snapshot.id() == snapshot)
     }
 }
 
@@ -130,6 +152,9 @@ impl<D: Disk> Replica<D> {
                 let (client, request) = (arrival.client, arrival.request.id);
                 if let Some(refused) = self.snapshots.backups.refusal_to_continue(client) {
                     return self.refuse(client, request, refused);
+                }
+                if let Some(reading) = self.snapshots.backups.open.get_mut(&client) {
+                    reading.used_at = now;
                 }
                 self.snapshots.backups.asked.push_back(Asked { client, request, snapshot, offset });
             }
@@ -171,7 +196,8 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Answers those whose snapshot is durable, and gives each backup its next bytes.
-    pub(super) fn serve_backups(&mut self) -> Result<(), WriteError> {
+    pub(super) fn serve_backups(&mut self, now: Instant) -> Result<(), WriteError> {
+        self.snapshots.backups.give_up_idle(now);
         if let Some(snapshot) = self.storage.snapshot_id() {
             let is_settled = |waiter: &mut Waiter| waiter.at_least <= snapshot.index;
             for Waiter { client, request, for_backup, .. } in
@@ -186,24 +212,23 @@ impl<D: Disk> Replica<D> {
             }
         }
         while let Some(asked) = self.snapshots.backups.asked.pop_front() {
-            self.give_chunk(asked)?;
+            self.give_chunk(now, asked)?;
         }
         Ok(())
     }
 
-    fn give_chunk(&mut self, asked: Asked) -> Result<(), WriteError> {
+    fn give_chunk(&mut self, now: Instant, asked: Asked) -> Result<(), WriteError> {
         let Asked { client, request, snapshot, offset } = asked;
-        let is_open = self.snapshots.backups.open.get(&client).is_some_and(|open| open.id() == snapshot);
-        if !is_open {
+        if !self.snapshots.backups.has_open(client, snapshot) {
             // If a newer one has taken its place in the meantime, the backup begins anew with that.
-            let Some(open) = self.storage.open_snapshot()? else { return Ok(()) };
-            self.snapshots.backups.open.insert(client, open);
+            let Some(snapshot) = self.storage.open_snapshot()? else { return Ok(()) };
+            self.snapshots.backups.open.insert(client, Reading { snapshot, used_at: now });
         }
         let slice_bytes = self.snapshots.slice_bytes();
-        let open = self.snapshots.backups.open.get_mut(&client).expect("it was just put there");
-        let snapshot = open.id();
+        let reading = self.snapshots.backups.open.get_mut(&client).expect("it was just put there");
+        let snapshot = reading.snapshot.id();
         let offset = if snapshot == asked.snapshot { offset } else { 0 };
-        let chunk = self.storage.read_snapshot(open, offset, slice_bytes)?;
+        let chunk = self.storage.read_snapshot(&mut reading.snapshot, offset, slice_bytes)?;
         if offset + chunk.len() as u64 == snapshot.bytes {
             self.snapshots.backups.open.remove(&client);
         }

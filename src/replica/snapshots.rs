@@ -248,7 +248,7 @@ impl<D: Disk> Replica<D> {
         self.send_chunks(now, transport)?;
         self.raft.compact(COMPACT_ENTRIES, self.snapshots.options.log_bounds);
         self.snapshots.dismantle();
-        self.serve_backups()?;
+        self.serve_backups(now)?;
         self.storage.free_removed()?;
         if self.snapshots.sizes.is_waiting_for_room(now) {
             self.refuse_snapshots();

@@ -338,6 +338,57 @@ fn backups_that_name_a_snapshot_at_once_count_against_the_cap_and_get_one_chunk_
     assert!(matches!(world.answer(200).unwrap().1.body, ResponseBody::BackupChunk { .. }));
 }
 
+/// Asks for the bytes from `offset` on, and gives what is answered at once.
+fn ask_on(world: &mut World, client: u64, snapshot: Option<SnapshotId>, offset: u64) -> ResponseBody {
+    let body = RequestBody::Backup { snapshot, offset };
+    let request = Request { id: 7_000, time_left_ms: 5_000, silent_leader: None, body };
+    let now = world.now;
+    world.node(0).on_request(now, ClientConnection(client), request);
+    world.settle();
+    world.answer(7_000).expect("it is answered at once").1.body
+}
+
+#[test]
+fn backup_that_pauses_for_long_gives_its_place_up_and_one_that_is_slow_keeps_its_snapshot() {
+    let mut world = World::founded_with(1, TINY);
+    world.put_numbers(1..40);
+    let ResponseBody::BackupChunk { snapshot, chunk, .. } = ask_on(&mut world, 10, None, 0) else { panic!() };
+    let slice = chunk.len() as u64;
+    for client in 11..14 {
+        ask_on(&mut world, client, Some(snapshot), 0);
+    }
+    let is_busy = |body: ResponseBody| matches!(body, ResponseBody::Refused(Refused::Busy(_)));
+    assert!(is_busy(ask_on(&mut world, 20, None, 0)), "all four places are taken");
+    // A younger one takes its place on disk, which a backup under way does not notice.
+    world.put_numbers(40..80);
+    assert!(world.snapshot_index(0) > snapshot.index);
+    for chunks in 1..=3 {
+        world.pass(29_000);
+        let next = ask_on(&mut world, 10, Some(snapshot), chunks * slice);
+        let goes_on = |id, offset| id == snapshot && offset == chunks * slice;
+        assert!(
+            matches!(next, ResponseBody::BackupChunk { snapshot, offset, .. } if goes_on(snapshot, offset))
+        );
+    }
+    let used = |world: &mut World| {
+        let bounds = world.status(0).bounds;
+        bounds.iter().find(|bound| bound.name == "backups").expect("it is bounded").used
+    };
+    assert_eq!(used(&mut world), 1, "the others asked for nothing for half a minute");
+    let ResponseBody::BackupChunk { snapshot: anew, offset: 0, .. } =
+        ask_on(&mut world, 11, Some(snapshot), slice)
+    else {
+        panic!("it does not begin anew, though its snapshot is gone")
+    };
+    assert!(anew.index > snapshot.index);
+    world.pass(31_000);
+    assert_eq!(used(&mut world), 0);
+    let next = ask_on(&mut world, 11, Some(anew), slice);
+    assert!(
+        matches!(next, ResponseBody::BackupChunk { snapshot, offset, .. } if snapshot == anew && offset == slice)
+    );
+}
+
 #[test]
 fn backup_that_begins_while_a_snapshot_is_written_waits_for_one_with_all_that_was_acknowledged() {
     let mut world = World::founded_with(1, TINY);
