@@ -143,6 +143,12 @@ pub struct SnapshotId {
 }
 
 impl SnapshotId {
+    /// Whether a chunk of so many bytes from `offset` on lies inside the file.
+    #[must_use]
+    pub fn has_chunk(&self, offset: u64, chunk_bytes: usize) -> bool {
+        offset.checked_add(chunk_bytes as u64).is_some_and(|end| end <= self.bytes)
+    }
+
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Writer) {
         out.u64(self.index.0);

@@ -453,8 +453,7 @@ impl InstallSnapshot {
     fn decode(bytes: &mut Reader) -> Result<Self, DecodeError> {
         let (term, snapshot) = (Term(bytes.u64()?), SnapshotId::decode(bytes)?);
         let (offset, chunk) = (bytes.u64()?, bytes.byte_string("chunk", MAX_SNAPSHOT_CHUNK_BYTES)?);
-        let end = offset.checked_add(chunk.len() as u64);
-        let is_inside = end.is_some_and(|end| end <= snapshot.bytes);
+        let is_inside = snapshot.has_chunk(offset, chunk.len());
         let is_of_its_time = snapshot.term <= term || term == Term::ZERO;
         let message = Self { term, snapshot, offset, chunk };
         if is_inside && is_of_its_time {

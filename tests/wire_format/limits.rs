@@ -241,6 +241,15 @@ fn what_contradicts_itself_is_refused() {
     for refused in [chunk(2, 91), chunk(2, u64::MAX), chunk(1, 0)] {
         assert_eq!(Message::decode(refused.encoded()), Err(DecodeError::Invalid("chunk of a snapshot")));
     }
+    let backup = |offset| {
+        let snapshot = SnapshotId { index: LogIndex(4), term: Term(2), bytes: 100, checksum: 7 };
+        let body = ResponseBody::BackupChunk { snapshot, offset, chunk: vec![1; 10].into() };
+        Response { id: 1, revision: Revision(4), body }
+    };
+    assert_decodes_to_itself(&backup(90));
+    for refused in [backup(91), backup(u64::MAX)] {
+        assert_eq!(Response::decode(refused.encoded()), Err(DecodeError::Invalid("chunk of a snapshot")));
+    }
     let mut out = Writer::new();
     Reached { boot: BootNumber(1), before: LogIndex(3), index: LogIndex(2) }.encode(&mut out);
     let refused = Reached::decode(&mut Reader::new(out.into_bytes()));

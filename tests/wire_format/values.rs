@@ -312,7 +312,7 @@ pub(super) fn response() -> impl Strategy<Value = Response> {
         vec(session_info(), 0..4).prop_map(ResponseBody::Sessions),
         refused().prop_map(ResponseBody::Refused),
         snapshot_id().prop_map(ResponseBody::SnapshotSaved),
-        (snapshot_id(), any::<u64>(), bytes(0..30))
+        (snapshot_id(), 0..u64::MAX / 2, bytes(0..30))
             .prop_map(|(snapshot, offset, chunk)| { ResponseBody::BackupChunk { snapshot, offset, chunk } }),
     ];
     (any::<(u64, u64)>(), body).prop_map(|((id, revision), body)| Response {

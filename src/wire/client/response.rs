@@ -62,7 +62,7 @@ pub enum ResponseBody {
         snapshot: SnapshotId,
         /// Where the bytes begin.
         offset: u64,
-        /// The bytes, at most [`MAX_SNAPSHOT_CHUNK_BYTES`]; none at the snapshot's end.
+        /// The bytes, at most [`MAX_SNAPSHOT_CHUNK_BYTES`], inside the file; none at the snapshot's end.
         chunk: Bytes,
     },
 }
@@ -194,11 +194,14 @@ impl ResponseBody {
             6 => ResponseBody::Sessions(bytes.list(SessionInfo::decode)?),
             8 => ResponseBody::Refused(Refused::decode(bytes)?),
             9 => ResponseBody::SnapshotSaved(SnapshotId::decode(bytes)?),
-            10 => ResponseBody::BackupChunk {
-                snapshot: SnapshotId::decode(bytes)?,
-                offset: bytes.u64()?,
-                chunk: bytes.byte_string("chunk", MAX_SNAPSHOT_CHUNK_BYTES)?,
-            },
+            10 => {
+                let (snapshot, offset) = (SnapshotId::decode(bytes)?, bytes.u64()?);
+                let chunk = bytes.byte_string("chunk", MAX_SNAPSHOT_CHUNK_BYTES)?;
+                if !snapshot.has_chunk(offset, chunk.len()) {
+                    return Err(DecodeError::Invalid("chunk of a snapshot"));
+                }
+                ResponseBody::BackupChunk { snapshot, offset, chunk }
+            }
             tag => return Err(DecodeError::UnknownTag { what: "response type", tag }),
         })
     }
