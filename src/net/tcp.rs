@@ -18,6 +18,9 @@ use crate::time::Duration;
 /// The token of the listener's events. No connection is ever named so: slots are counted from 0.
 pub const LISTENER: Token = Token(usize::MAX);
 
+// Events carry a connection's whole name, with its generation.
+const _: () = assert!(usize::BITS >= u64::BITS);
+
 /// Connections that the system completes before we accept them.
 const BACKLOG: i32 = 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@
 //!   leader's heartbeats wait in a socket; whoever fired the election timer first would depose a
 //!   living leader. So timers are fired only when everything that had arrived was read, and after
 //!   a stall the sockets are asked once more.
-//! * **A turn is bounded.** Each connection has a budget, and what is left over is remembered: the
-//!   next poll does not sleep. Turns that take longer than a heartbeat are counted and logged.
+//! * **A turn is bounded.** Each connection has a budget, and all clients together have one; what is
+//!   left over is remembered, and the next poll does not sleep. Turns that take longer than a heartbeat are counted and logged.
 //! * **Nothing else waits.** The poll sleeps, and the sync of the log blocks; host names are
 //!   resolved before the loop begins.
 //!

@@ -317,8 +317,7 @@ impl Peers {
             return self.on_hello_again(connection, hello);
         }
         if member_of(&hello) == self.identity.member() {
-            self.on_own_hello(connection, entry);
-            return Ok(());
+            return self.on_own_hello(connection, entry, hello.dial);
         }
         self.judge(entry, &hello)?;
         let Some(dialled) = entry else { return self.claim(now, connection, hello) };

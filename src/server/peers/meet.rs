@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use rand::RngExt;
 
+use super::judge::refusal;
 use super::{Effect, Identity, Peers};
 use crate::net::ConnectionId;
 use crate::server::founding::{self, Own, Report, Verdict};
 use crate::types::ClusterId;
 use crate::wire::entry::{Configuration, Member};
-use crate::wire::hello::PeerHello;
+use crate::wire::hello::{DialNumber, PeerHello, Refusal, RefusalReason};
 
 /// What the founding has come to.
 #[derive(Debug)]
@@ -40,9 +41,20 @@ impl Peers {
         self.place_unmet();
     }
 
-    /// This node has met itself.
-    pub(super) fn on_own_hello(&mut self, connection: ConnectionId, entry: Option<usize>) {
+    /// This node has met itself: unless the answer has the number of a dial, which no answer of a node
+    /// has. Then some other service echoes, and to take it for this node would found without the true one.
+    pub(super) fn on_own_hello(
+        &mut self,
+        connection: ConnectionId,
+        entry: Option<usize>,
+        dial: DialNumber,
+    ) -> Result<(), Refusal> {
         match entry {
+            Some(entry) if dial != DialNumber::NONE => {
+                let address = self.address(entry);
+                let message = format!("{address} only sends back what it is sent: correct --peers");
+                return Err(refusal(RefusalReason::Contradiction, message));
+            }
             Some(entry) => {
                 self.end_dial(connection);
                 self.diallers[entry].on_own();
@@ -50,9 +62,11 @@ impl Peers {
                 self.effects.push(Effect::Close(connection));
                 self.judge_founding();
             }
-            // The dialling end, which is this node too, needs the answer to find that out.
-            None => self.effects.push(Effect::Hello(connection)),
+            // The dialling end, which is this node too, needs the answer to find that out. Or it is somebody
+            // who says the same as this node, over and over if he is let.
+            None => self.effects.extend([Effect::Hello(connection), Effect::Close(connection)]),
         }
+        Ok(())
     }
 
     /// A node that answered a dial before says something newer, on whatever connection. A later boot

@@ -412,12 +412,26 @@ fn entry_that_leads_to_this_node_itself_is_not_waited_for() {
     let mut peers = peers(1, &[1], None);
     let own = PeerHello { cluster: None, ..hello(1, 1) };
     peers.on_hello(at(0), connection(2), None, own.clone()).unwrap();
-    assert_eq!(peers.take_effects(), [Effect::Hello(connection(2))]);
+    let answered_once = [Effect::Hello(connection(2)), Effect::Close(connection(2))];
+    assert_eq!(peers.take_effects(), answered_once);
     peers.on_hello(at(0), connection(1), Some(0), own).unwrap();
     let effects = peers.take_effects();
     assert!(matches!(effects[..], [Effect::Close(_), Effect::Found(_)]), "{effects:?}");
     peers.on_dial_failed(at(1), 0, connection(1000), Failure::ClosedEarly);
     assert_eq!(peers.take_effects(), [], "and is not dialled again");
+}
+
+#[test]
+fn entry_that_only_sends_back_what_it_is_sent_is_not_this_node_and_founds_nothing() {
+    let mut peers = peers(1, &[1], None);
+    peers.start();
+    peers.on_dial(0, connection(1));
+    peers.take_effects();
+    let echo = peers.hello(connection(1));
+    let result = peers.on_hello(at(0), connection(1), Some(0), echo);
+    assert_eq!(reason(result), RefusalReason::Contradiction);
+    assert_eq!(peers.take_effects(), []);
+    assert!(matches!(peers.waiting(), Some(Waiting::Missing(_))));
 }
 
 #[test]

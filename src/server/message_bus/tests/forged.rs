@@ -97,6 +97,21 @@ fn flood_of_forged_introductions_cuts_no_link_and_keeps_no_node_out() {
 }
 
 #[test]
+fn introduction_as_the_node_itself_is_answered_once_and_not_listened_to() {
+    let mut world = World::founded(1);
+    let mut forger = world.client(1);
+    for _ in 0..3 {
+        forger.send(FrameKind::PeerHello, |out| hello_of(1, 1, 7).encode(out));
+    }
+    world.settle();
+    let kinds: Vec<FrameKind> = forger.receive().iter().map(|frame| frame.kind).collect();
+    assert_eq!(kinds, [FrameKind::PeerHello]);
+    world.pass(1_001);
+    forger.receive();
+    assert!(forger.is_closed);
+}
+
+#[test]
 fn node_that_can_only_dial_and_not_be_dialled_is_told_why_it_is_no_link() {
     let mut world = World::new();
     world.start(1, 1, &[1, 2], Some(cluster_of(&[1, 2])));
