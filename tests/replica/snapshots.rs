@@ -221,6 +221,66 @@ fn leadership_lost_and_regained_during_a_transfer_begins_it_anew() {
     world.assert_same(40..80);
 }
 
+impl World {
+    /// Time goes by until the process of a node must end. Gives which, why, and where the chunks began that
+    /// node 1 sent until then.
+    fn until_one_ends(&mut self) -> (usize, storage::WriteError, Vec<u64>) {
+        let mut offsets = Vec::new();
+        for _ in 0..2_000 {
+            self.now += Duration::from_millis(1);
+            let now = self.now;
+            for node in self.running() {
+                self.network.sender = node;
+                let replica = self.nodes[node].as_mut().unwrap();
+                replica.tick(now);
+                if let Err(error) = replica.process_ready(now, || now, &mut self.network) {
+                    return (node, error, offsets);
+                }
+            }
+            offsets.extend(self.sent_by(0).into_iter().filter_map(|message| match message {
+                Message::InstallSnapshot(chunk) => Some(chunk.offset),
+                _ => None,
+            }));
+            self.deliver_all();
+        }
+        panic!("nobody ends; chunks that were sent: {offsets:?}");
+    }
+}
+
+/// What a transfer goes on with is not checked by its sender, who has not read what lies before. So the
+/// receiver finds the damage, and has all of it sent again, and then the sender finds it.
+#[test]
+fn snapshot_damaged_before_its_transfer_goes_on_ends_the_sender_and_is_not_sent_for_ever() {
+    let mut world = World::founded_with(3, IMPATIENT);
+    world.kill(2);
+    world.put_numbers(1..80);
+    world.restart(2);
+    world.turns(8);
+    world.cut_off.insert(2);
+    for to in [2, 1] {
+        let leader = world.leader().unwrap();
+        world.ask(leader, 1, RequestBody::Transfer { to: NodeId(to) });
+        world.pass(100);
+        let _ = world.answer(1);
+    }
+    assert_eq!(world.leader(), Some(0), "it leads again, and has forgotten how far it came");
+    let index = world.snapshot_index(0);
+    let path = world.directory.path().join(format!("0/{index:010}.snap"));
+    let mut file = std::fs::read(&path).unwrap();
+    let at = file.len() - 1_000;
+    file[at] ^= 4;
+    std::fs::write(&path, file).unwrap();
+
+    world.cut_off.remove(&2);
+    let (node, error, offsets) = world.until_one_ends();
+    let begun: Vec<usize> = (0..offsets.len()).filter(|chunk| offsets[*chunk] == 0).collect();
+    assert_eq!(begun.len(), 2, "asked where to go on, and begun anew: {offsets:?}");
+    assert!(offsets[1] > 700, "it went on where the one before had come to: {offsets:?}");
+    assert!(node == 0 && error.path.ends_with(&format!("{index:010}.snap")), "{node}: {error}");
+    assert!(error.to_string().contains("damaged at offset"), "{error}");
+    assert_eq!(world.snapshot_index(2), LogIndex(0), "nothing of it was taken over");
+}
+
 #[test]
 fn snapshot_taken_while_another_is_being_sent_disturbs_neither() {
     let mut world = World::founded_with(3, TINY);
