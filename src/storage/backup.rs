@@ -67,6 +67,7 @@ pub enum BackupError {
 fn cure(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => "; correct the path",
+        io::ErrorKind::IsADirectory => "; name a backup, or a snapshot's file in it",
         io::ErrorKind::PermissionDenied => "; act as the user who owns it",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some space, or choose another place"

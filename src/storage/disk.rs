@@ -166,12 +166,8 @@ impl FileDisk {
     /// As [`FileDisk::open`].
     pub fn read_only(path: &Path) -> Result<Self, OpenError> {
         let refused = |cause: io::Error| directory_error(path, &cause);
-        if !path.is_dir() {
-            let cause = match path.exists() {
-                true => io::ErrorKind::NotADirectory,
-                false => io::ErrorKind::NotFound,
-            };
-            return Err(refused(cause.into()));
+        if !std::fs::metadata(path).map_err(refused)?.is_dir() {
+            return Err(refused(io::ErrorKind::NotADirectory.into()));
         }
         let directory = File::open(path).map_err(refused)?;
         lock_directory(path, directory.try_lock_shared())?;

@@ -136,6 +136,18 @@ fn bytes_that_are_no_text_pass_through() {
 }
 
 #[test]
+fn key_with_a_tab_and_a_newline_is_one_object_in_json() {
+    let node = Store::node();
+    assert!(run(&node.address, &["put", "a\nb", "x\ty"]).status.success());
+    let (_, stdout, _) = line(&node.address, "--json scan");
+    let object: serde_json::Value = serde_json::from_str(&stdout).expect("one object");
+    assert_eq!(
+        (stdout.lines().count(), &object["key"], &object["value"]),
+        (1, &"a\nb".into(), &"x\ty".into())
+    );
+}
+
+#[test]
 fn put_of_a_dash_reads_standard_input() {
     let node = Store::node();
     let mut put = command(&node.address);
@@ -156,6 +168,8 @@ fn wrong_usage_exits_2_with_one_line() {
         assert_eq!((status, stdout.as_str(), stderr.lines().count()), (2, "", 1), "{words}: {stderr}");
         assert!(stderr.starts_with("kv_client: "), "{stderr}");
     }
+    let (_, _, hinted) = line("127.0.0.1:15000", "put -k v");
+    assert!(hinted.starts_with("kv_client: unexpected argument '-k' found; to pass"), "{hinted}");
     let empty_key = run("127.0.0.1:15000", &["put", "", "v"]);
     assert_eq!(empty_key.status.code(), Some(2));
 }

@@ -123,6 +123,11 @@ fn backup_on_a_file_that_exists_is_refused_without_force() -> Result<()> {
     ensure!(refused.status == 2 && refused.stderr.contains("no ordinary file"), "{refused:?}");
     ensure!(directory.path().is_dir());
     ensure!(inspect(&file, &[])?.status == 0);
+    let stream = backup(&cluster, 0, Path::new("-"), &[])?;
+    ensure!(
+        stream.status == 2 && stream.stderr.contains("no stream") && !Path::new("-").exists(),
+        "{stream:?}"
+    );
     let nowhere = backup(&cluster, 0, &cluster.directory().join("no/where"), &[])?;
     ensure!(nowhere.status == 2 && nowhere.stderr.contains("name a file in a directory"), "{nowhere:?}");
     Ok(())

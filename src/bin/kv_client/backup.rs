@@ -84,6 +84,9 @@ fn place_of(path: &Path) -> Result<(FileDisk, String), Failure> {
         let path = path.display();
         Failure::Place(format!("cannot store a backup as {path}: {why}: name a file in a directory"))
     };
+    if path == Path::new("-") {
+        return Err(unusable("a backup is no stream (./- is a file)"));
+    }
     // A device or a directory is nothing to replace, whoever may.
     if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
         return Err(unusable("what has that name is no ordinary file"));

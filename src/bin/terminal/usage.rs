@@ -12,5 +12,5 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     let is_hint = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more information");
     let lines = text.lines().map(str::trim).take_while(|line| !is_hint(line));
     let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-    words.join(" ").trim_start_matches("error: ").trim_end_matches('.').to_owned()
+    words.join(" ").replace(" tip: ", "; ").trim_start_matches("error: ").trim_end_matches('.').to_owned()
 }
