@@ -289,6 +289,9 @@ impl Leader {
         from: NodeId,
         message: HeartbeatResponse,
     ) {
+        if message.round == 0 {
+            return; // an answer to a heartbeat of an earlier term
+        }
         if message.round > self.rounds.current() {
             core.violation(from, "an answer to a round that never began");
             return;

@@ -184,9 +184,7 @@ impl Raft {
                 let result = AppendResult::Conflict { prev_log_index, hint_index, hint_term };
                 Message::AppendEntriesResponse(AppendEntriesResponse { term, result })
             }
-            Message::Heartbeat(stale) => {
-                Message::HeartbeatResponse(HeartbeatResponse { term, round: stale.round })
-            }
+            Message::Heartbeat(_) => Message::HeartbeatResponse(HeartbeatResponse { term, round: 0 }),
             Message::InstallSnapshot(stale) => {
                 let (snapshot, result) = (stale.snapshot, InstallResult::Received { offset: 0 });
                 Message::InstallSnapshotResponse(InstallSnapshotResponse { term, snapshot, result })

@@ -3,8 +3,9 @@
 //! A leader notes its commit index, begins a round of heartbeats *after* that, and once a majority
 //! answered that round it knows that it still led when the round began: whatever was committed
 //! before is at or below the noted index. Rounds are numbered by the leader within its term, so an
-//! answer to an older round, however late, confirms nothing newer. All reads of a turn share one
-//! round, and every heartbeat is a round.
+//! answer to an older round, however late, confirms nothing newer; and what is answered to a heartbeat
+//! of an earlier term names no round. All reads of a turn share one round, and every heartbeat is a
+//! round.
 
 use std::collections::VecDeque;
 

@@ -34,7 +34,7 @@
 //! | followers and candidates crash (5.5) | `replicate_follower_that_restarts_is_sent_what_it_lacks`, `append_twice_or_in_part_or_empty_removes_nothing` |
 //! | Figure 3, the five properties (5.4.3) | `checks.rs` around every call; `append_from_a_second_leader_of_a_term_is_dropped`, `append_that_contradicts_what_is_committed_is_dropped` |
 //! | client finds the leader (8) | `propose_to_a_follower_is_refused` |
-//! | no-op, reads (8) | `read_before_an_entry_of_the_own_term_is_committed_waits`, `read_waits_for_a_round_that_begins_after_it` |
+//! | no-op, reads (8) | `read_before_an_entry_of_the_own_term_is_committed_waits`, `read_waits_for_a_round_that_begins_after_it`, `read_is_not_confirmed_by_an_answer_to_a_round_of_an_earlier_term` |
 //!
 //! The thesis:
 //!
@@ -166,6 +166,7 @@ scripts! {
     read_before_an_entry_of_the_own_term_is_committed_waits
     read_waits_for_a_round_that_begins_after_it
     read_of_a_leader_without_a_majority_is_never_answered
+    read_is_not_confirmed_by_an_answer_to_a_round_of_an_earlier_term
     read_of_a_deposed_leader_must_ask_again
     read_on_a_follower_asks_the_leader_once_for_all
     read_on_a_follower_is_not_served_by_an_answer_to_an_earlier_request

@@ -171,7 +171,8 @@ pub struct Heartbeat {
 pub struct HeartbeatResponse {
     /// The follower's term.
     pub term: Term,
-    /// The round that is answered.
+    /// The round of this term that is answered; 0, which is none, if the heartbeat was of an earlier
+    /// term: its leader may lead this one too, and counts its rounds anew.
     pub round: u64,
 }
 
