@@ -11,6 +11,9 @@ use rustix::process::Signal;
 use crate::cluster::Cluster;
 use crate::setup::{client_of, founded, kv};
 
+/// That of [`CALM`](crate::setup::CALM).
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
 fn kill(cluster: &mut Cluster, node: usize) -> Result<()> {
     cluster.signal(node, Signal::KILL)?;
     cluster.wait_for_exit(node)?;
@@ -45,7 +48,22 @@ fn put_back(cluster: &mut Cluster, node: usize) -> Result<()> {
     ensure!(kv(cluster, node, "put key new")?.status == 0);
     cluster.wait_until_whole()?;
     kill(cluster, node)?;
+    wait_until_told(cluster, node)?;
     exchange(cluster, node, &old)
+}
+
+/// Each of the others knows how far the node had come: the leader by its acknowledgements, and whoever the
+/// leader tells, once a heartbeat and in the order of its other messages. A copy that comes before is believed
+/// until then, and the directory that it is a copy of is refused afterwards, for the boot that the copy named.
+fn wait_until_told(cluster: &Cluster, gone: usize) -> Result<()> {
+    let until = Instant::now() + 2 * HEARTBEAT;
+    let mut is_over = false;
+    while !is_over {
+        is_over = Instant::now() >= until; // one more write, and everybody has what was sent before it
+        ensure!(kv(cluster, (gone + 1) % 3, "put while it-is-gone")?.status == 0);
+        cluster.wait_until_whole()?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -168,9 +168,28 @@ impl Cluster {
     }
 
     fn tail(&self, node: usize) -> String {
-        let of_node: Vec<&str> =
-            self.log.iter().filter(|line| line.node == node).map(|line| line.text.as_str()).collect();
-        of_node[of_node.len().saturating_sub(8)..].join("\n")
+        Self::last_lines(self.log.iter().filter(|line| line.node == node))
+    }
+
+    fn last_lines<'a>(lines: impl Iterator<Item = &'a LogLine>) -> String {
+        let lines: Vec<&str> = lines.map(|line| line.text.as_str()).collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
+    }
+
+    /// What each node said of itself when it was asked, and in its log.
+    fn told(&self, views: &[NodeStatus]) -> String {
+        let unread: Vec<LogLine> = self.lines.try_iter().collect();
+        let lines = || self.log.iter().chain(&unread);
+        let of_node = |node: usize| {
+            let id = u64::try_from(node + 1).unwrap_or(0);
+            let view = views.iter().find(|view| view.id.0 == id).map(|view| {
+                let NodeStatus { role, term, leader, commit, applied, last_index, .. } = view;
+                format!("{role:?} in term {term}, leader {leader:?}, commit {commit}, applied {applied} of {last_index}")
+            });
+            let tail = Self::last_lines(lines().filter(|line| line.node == node));
+            format!("\nnode {id}: {}\n{tail}", view.unwrap_or_else(|| "no answer".to_owned()))
+        };
+        (0..self.nodes.len()).map(of_node).collect()
     }
 
     /// A node's process, while it runs.
@@ -229,7 +248,7 @@ impl Cluster {
             {
                 return place_of(leader.id);
             }
-            ensure!(Instant::now() < deadline, "the cluster did not become whole: {views:?}");
+            ensure!(Instant::now() < deadline, "the cluster did not become whole: {}", self.told(&views));
             // Nothing tells when a follower has applied all; asking again soon is the only way.
             thread::sleep(Duration::from_millis(2));
         }
