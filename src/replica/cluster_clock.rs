@@ -47,6 +47,7 @@ mod tests {
         clock.start(ClusterTime(70), later);
         let now = Instant::from_millis(5_030);
         assert_eq!(clock.read(now, ClusterTime(70)), ClusterTime(100));
+        assert_eq!(clock.read(now, ClusterTime(170)), ClusterTime(170), "never behind what is applied");
         assert_eq!(clock.moment_of(ClusterTime(100)), Some(now));
         clock.stop();
         assert_eq!(clock.read(now, ClusterTime(90)), ClusterTime(90));

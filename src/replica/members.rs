@@ -196,6 +196,22 @@ mod tests {
     }
 
     #[test]
+    fn room_of_a_member_is_forgotten_once_it_was_not_linked_for_so_long() {
+        let mut members = Members::new(NodeId(1), "a:1".to_owned(), Vec::new());
+        let rooms = |members: &Members| members.rooms().count();
+        members.on_link_up(NodeId(2), BootNumber(1), "b:2", true);
+        members.on_link_down(Instant::from_millis(10), NodeId(2));
+        members.on_link_up(NodeId(2), BootNumber(1), "b:2", true);
+        members.forget_rooms(Instant::from_millis(500), Duration::from_millis(250));
+        assert_eq!(rooms(&members), 1, "it is linked");
+        members.on_link_down(Instant::from_millis(500), NodeId(2));
+        members.forget_rooms(Instant::from_millis(749), Duration::from_millis(250));
+        assert_eq!(rooms(&members), 1);
+        members.forget_rooms(Instant::from_millis(750), Duration::from_millis(250));
+        assert_eq!(rooms(&members), 0);
+    }
+
+    #[test]
     fn place_in_the_list_is_told_to_people_until_the_member_itself_tells_one() {
         let member = |id| Member { id: NodeId(id), incarnation: Incarnation(id) };
         let configuration = Configuration::new(ClusterId(1), [1, 2, 3].map(member).to_vec()).unwrap();

@@ -233,6 +233,8 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::types::Incarnation;
+    use crate::wire::entry::Member;
 
     const HEARTBEAT: Duration = Duration::from_millis(30);
     const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -300,6 +302,31 @@ mod tests {
         assert_eq!(pauses[..5], [Duration::ZERO; 5]);
         assert_eq!(pauses[5..11], [UNDECIDED_PAUSE; 6]);
         assert!(pauses[11] >= FIRST_PAUSE / 2 && pauses[12] >= FIRST_PAUSE);
+    }
+
+    #[test]
+    fn redial_closed_early_after_one_was_refused_waits() {
+        let (mut dialler, mut jitter) = linked();
+        dialler.on_link_lost(true);
+        for failure in [Failure::Refused, Failure::ClosedEarly] {
+            dialler.on_dial(DIAL);
+            let pause = dialler.on_failure(Instant::ZERO, failure, HEARTBEAT, &mut jitter);
+            assert!(pause >= FIRST_PAUSE / 2, "{failure:?}: the death is proved, and nothing is undecided");
+        }
+    }
+
+    #[test]
+    fn what_an_entry_told_is_forgotten_with_its_link_and_a_refusal_with_the_next_failure() {
+        let (mut dialler, mut jitter) = linked();
+        let member = Member { id: NodeId(2), incarnation: Incarnation(1) };
+        dialler.report = Some(Report { member, cluster: None, met: vec![member], restored: None });
+        dialler.on_link_lost(true);
+        assert!(dialler.report.is_none(), "who has gone is not met any more");
+        for failure in [Failure::Refusal, Failure::Refused] {
+            dialler.on_dial(DIAL);
+            dialler.on_failure(Instant::ZERO, failure, HEARTBEAT, &mut jitter);
+            assert_eq!(dialler.is_refusal, failure == Failure::Refusal);
+        }
     }
 
     #[test]

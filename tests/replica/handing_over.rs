@@ -1,5 +1,7 @@
 //! Hand-overs that fail, or whose end nobody knows.
 
+use kvstore::wire::peer::{PreVoteResponse, RequestVoteResponse};
+
 use super::*;
 
 /// Node 3 of three, asked to take over, has read the order and asked whether it holds. Its answer
@@ -124,4 +126,47 @@ fn hand_over_of_a_cluster_of_one_is_over_at_once() {
     let now = world.now;
     world.node(0).begin_hand_over(now);
     assert!(world.node(0).may_exit(now));
+}
+
+#[test]
+fn write_that_came_during_a_hand_over_that_failed_is_served_when_it_ends() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(2);
+    world.ask(0, 1, RequestBody::Transfer { to: NodeId(3) });
+    world.pass(200);
+    world.ask(0, 2, put(1, "key", "value"));
+    world.pass(49);
+    assert!(world.answer(2).is_none(), "it waits for whoever will lead");
+    world.pass(5);
+    assert_eq!(world.answer(2).map(|(_, response)| response.body), Some(written(false)));
+}
+
+#[test]
+fn transfer_after_which_its_leader_leads_a_later_term_is_not_called_failed() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, RequestBody::Transfer { to: NodeId(3) });
+    world.turn(0);
+    world.network.queue.clear(); // whatever node 3 does, it is heard by nobody
+    world.cut_off.extend([0, 1, 2]);
+    let now = world.now;
+    let vote = |vote_granted, term| Message::RequestVoteResponse(RequestVoteResponse { term, vote_granted });
+    world.node(0).on_message(now, NodeId(2), vote(false, Term(7)));
+    world.turn(0);
+    assert_eq!(refusal(&mut world, 1), None, "node 3 may lead by now");
+    world.now += Duration::from_millis(260);
+    world.turn(0);
+    let asked = world.sent_by(0).into_iter().find_map(|message| match message {
+        Message::PreVote(pre_vote) => Some(pre_vote),
+        _ => None,
+    });
+    let pre_vote = asked.expect("nobody leads");
+    let (term, round) = (pre_vote.term, pre_vote.round);
+    let now = world.now;
+    let answer = PreVoteResponse { term, round, vote_granted: true };
+    world.node(0).on_message(now, NodeId(2), Message::PreVoteResponse(answer));
+    world.turn(0);
+    world.node(0).on_message(now, NodeId(2), vote(true, term));
+    world.turn(0);
+    assert_eq!(world.node(0).leader(), Some(NodeId(1)));
+    assert_eq!(refusal(&mut world, 1), Some(Refused::LeadershipLost), "node 3 may have led between");
 }

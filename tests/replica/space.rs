@@ -52,6 +52,13 @@ fn delete(sequence: u64, key: &str) -> RequestBody {
     RequestBody::Write(Write { operation, ..write })
 }
 
+fn close_session(name: &str) -> RequestBody {
+    let RequestBody::Write(write) = put(1, "key", "") else { unreachable!() };
+    let client = ClientId::Named(ClientName::new(name.as_bytes()).unwrap());
+    let own = ClientId::Named(ClientName::new(b"operator").unwrap());
+    RequestBody::Write(Write { client: own, operation: Operation::CloseSession { client }, ..write })
+}
+
 #[test]
 fn majority_without_room_refuses_writes_and_heals_by_itself() {
     let mut world = World::founded(3);
@@ -121,6 +128,21 @@ fn leader_that_alone_is_low_hands_over() {
 }
 
 #[test]
+fn write_that_comes_while_a_low_leader_hands_over_waits_for_the_next() {
+    let mut world = World::founded(3);
+    let low = world.low(0);
+    world.free[0].set(low);
+    while world.node(0).raft().transferring_to().is_none() {
+        world.now += Duration::from_millis(1);
+        world.turn(0);
+    }
+    world.ask(0, 1, put(1, "key", "value"));
+    world.pass(10);
+    let referred = world.answer(1).expect("another leads by now").1.body;
+    assert!(matches!(referred, ResponseBody::Refused(Refused::NotLeader { .. })), "{referred:?}");
+}
+
+#[test]
 fn leader_that_alone_is_low_hands_over_to_who_still_answers() {
     for (deaf, next) in [(1, 2), (2, 1)] {
         let mut world = World::founded(3);
@@ -157,6 +179,7 @@ fn alone_node_without_room_takes_deletes_as_long_as_it_can() {
     world.set_free(&[(0, low)]);
     assert!(is_no_space(&world.write_at_leader(2, put(2, "key", "new")), 1));
     assert_eq!(world.write_at_leader(3, delete(3, "key")), written(false));
+    assert!(!is_no_space(&world.write_at_leader(6, close_session("nobody")), 1), "it gives room, too");
     world.set_free(&[(0, NONE)]);
     assert!(is_no_space(&world.write_at_leader(4, delete(4, "key")), 1));
     assert_eq!(world.status(0).disk.free_bytes, NONE);

@@ -345,6 +345,79 @@ fn sessions_that_end_together_are_expired_as_fast_as_the_log_takes_it() {
 }
 
 #[test]
+fn leader_whose_log_goes_on_proposes_no_expiry() {
+    let mut world = World::founded(1);
+    for id in 1..=4 {
+        world.ask(0, id, put(id, "key", "value"));
+        world.settle();
+        // The founding, the no-op, and the writes.
+        assert_eq!(world.node(0).raft().log().last_index(), LogIndex(2 + id));
+        world.now += Duration::from_secs(100);
+        world.settle();
+    }
+}
+
+#[test]
+fn expiry_that_is_on_its_way_is_not_proposed_again() {
+    let mut world = World::founded(3);
+    world.ask(0, 1, put(1, "key", "value"));
+    world.settle();
+    world.cut_off.insert(0);
+    let before = world.node(0).raft().log().last_index();
+    world.now += Duration::from_secs(151);
+    for _ in 0..10 {
+        // Somebody follows it, and has no disk for more.
+        let ack =
+            AppendEntriesResponse { term: Term(1), result: AppendResult::Match { match_index: before } };
+        let now = world.now;
+        world.node(0).on_message(now, NodeId(2), Message::AppendEntriesResponse(ack));
+        world.turn(0);
+        world.now += Duration::from_millis(10);
+    }
+    assert_eq!(world.node(0).leader(), Some(NodeId(1)));
+    assert_eq!(world.node(0).raft().log().last_index(), before.next());
+}
+
+#[test]
+fn node_that_leaves_waits_for_the_answers_to_requests_that_wait_for_a_leader() {
+    let mut world = World::last_of_three();
+    world.ask(2, 1, put(1, "key", "value"));
+    world.turn(2);
+    let now = world.now;
+    world.node(2).begin_hand_over(now);
+    assert!(!world.node(2).may_exit(now));
+    world.pass(151);
+    assert!(world.is_refused(1, &Refused::NoLeader));
+    let now = world.now;
+    assert!(world.node(2).may_exit(now));
+}
+
+#[test]
+fn follower_whose_log_is_full_reads_its_clients_all_the_same() {
+    let mut world = World::founded(3);
+    world.cut_off.insert(0);
+    let large = "x".repeat(1 << 20);
+    (1..=17).for_each(|id| world.ask(0, id, put(id, "key", &large)));
+    world.turn(0);
+    let log = world.node(0).raft().log();
+    let (committed, last) = (log.committed(), log.last_index());
+    let entries = (committed.0 + 1..=last.0).map(|index| log.entry(LogIndex(index)).unwrap().clone());
+    let append = AppendEntries {
+        term: Term(1),
+        prev_log_index: committed,
+        prev_log_term: Term(1),
+        entries: entries.collect(),
+        leader_commit: committed,
+    };
+    let now = world.now;
+    assert!(!world.node(0).takes_requests(now), "it leads, and cannot take more");
+    world.node(1).on_message(now, NodeId(1), Message::AppendEntries(append));
+    world.turn(1);
+    assert!(world.node(1).raft().log().uncommitted_bytes() >= 16 << 20);
+    assert!(world.node(1).takes_requests(now), "stale reads, and who asks for the leader, wait for no disk");
+}
+
+#[test]
 fn request_whose_client_gives_up_at_once_is_not_parked() {
     let mut world = World::last_of_three();
     world.ask_within(2, 1, 0, None);

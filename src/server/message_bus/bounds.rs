@@ -14,7 +14,7 @@ const MAX_UNANSWERED: usize = 1024;
 const ALL_CLIENTS_OUTPUT_BYTES: usize = 256 << 20;
 /// All that clients have sent of frames that are not complete, together. Beyond it, whoever has taken
 /// longest over his is closed: others complete theirs within milliseconds.
-const ALL_CLIENTS_INPUT_BYTES: usize = 256 << 20;
+pub(super) const ALL_CLIENTS_INPUT_BYTES: usize = 256 << 20;
 /// What the withheld answers of one client hold on to. A read beyond it is refused as busy.
 pub(super) const CLIENT_WITHHELD_BYTES: usize = 64 << 20;
 /// The same, of all clients together.

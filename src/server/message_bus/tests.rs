@@ -4,7 +4,9 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::bounds::{CLIENT_SOFT_BYTES, CLIENT_WITHHELD_BYTES};
+use super::bounds::{
+    ALL_CLIENTS_INPUT_BYTES, ALL_CLIENTS_WITHHELD_BYTES, CLIENT_SOFT_BYTES, CLIENT_WITHHELD_BYTES,
+};
 use super::*;
 use crate::net::memory::{Host, MemorySocket, Network};
 use crate::server::admission::Limits;
@@ -204,9 +206,7 @@ impl TestClient {
     }
 
     fn send_get(&mut self, id: u64) {
-        let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
-        let request = Request { id, time_left_ms: 1000, silent_leader: None, body };
-        self.send(FrameKind::Request, |out| request.encode(out));
+        self.send(FrameKind::Request, |out| request(id).encode(out));
     }
 
     /// Everything that has arrived.
@@ -233,6 +233,11 @@ impl TestClient {
         assert_eq!(last.kind, FrameKind::Refusal);
         Refusal::decode(&mut Reader::new(last.payload.clone())).unwrap().reason
     }
+}
+
+fn request(id: u64) -> Request {
+    let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
+    Request { id, time_left_ms: 1000, silent_leader: None, body }
 }
 
 fn response(id: u64, bytes: usize) -> Response {

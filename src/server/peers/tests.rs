@@ -260,6 +260,20 @@ fn lost_link_is_redialled_at_once_whoever_dialled_it() {
 }
 
 #[test]
+fn link_lost_again_before_it_settled_is_redialled_after_a_pause() {
+    let mut peers = founded(1);
+    let mut lose = |number, millis| {
+        peers.on_dial(0, connection(number));
+        peers.on_hello(at(millis), connection(number), Some(0), hello(2, 1)).unwrap();
+        peers.take_effects();
+        peers.on_closed(at(millis + 5), connection(number));
+        peers.take_effects().pop()
+    };
+    assert_eq!(lose(1, 0), Some(Effect::Dial(0)), "the first time at once");
+    assert!(matches!(lose(2, 6), Some(Effect::DialAfter(0, _))));
+}
+
+#[test]
 fn redial_that_is_refused_proves_death_once() {
     let mut peers = founded(1);
     peers.on_hello(at(0), connection(1), Some(0), hello(2, 1)).unwrap();
@@ -494,6 +508,34 @@ fn forged_boot_is_refused_and_the_true_one_is_linked_afterwards() {
     come_in(&mut peers, at(101), 3, hello(2, 1)).unwrap();
     assert_eq!(peers.link(NodeId(2)), Some(connection(3)));
     assert!(!peers.take_effects().contains(&Effect::Dead(NodeId(2))));
+}
+
+#[test]
+fn claim_that_would_be_refused_by_the_time_it_is_confirmed_is_refused() {
+    let mut peers = founded(1);
+    peers.on_hello(at(0), connection(1), None, dialling(1, comes_with(1, 5))).unwrap();
+    peers.inquiry(0);
+    peers.on_reached(NodeId(2), reached(1, 9, 9));
+    peers.take_effects();
+    peers.on_confirmation(at(1), 0, &confirmation(2, 1, &[1]));
+    let effects = peers.take_effects();
+    assert!(
+        matches!(&effects[..], [.., Effect::Refuse(_, refusal)] if refusal.reason == RefusalReason::OldCopy)
+    );
+    assert_eq!(peers.link(NodeId(2)), None);
+}
+
+#[test]
+fn dial_that_is_closed_as_a_duplicate_is_owned_up_to_no_more() {
+    let mut peers = founded(2);
+    let number = peers.hello(connection(1000)).dial;
+    peers.on_hello(at(0), connection(1000), Some(0), hello(1, 1)).unwrap();
+    come_in(&mut peers, at(1), 1, hello(1, 1)).unwrap();
+    assert!(
+        peers.take_effects().contains(&Effect::Close(connection(1000))),
+        "the lower id dialled the other"
+    );
+    assert_eq!(peers.confirmation(&inquiry_of(1, "host:1", &[number])).dials, []);
 }
 
 #[test]

@@ -125,6 +125,26 @@ fn new_id_is_made_of_a_fresh_welcome_only() {
 }
 
 #[test]
+fn new_id_is_made_of_the_latest_time_that_any_node_told() {
+    let mut script = Script::new(&[A, B]);
+    script.get(false);
+    script.pull();
+    script.welcome(A);
+    script.cluster_time -= 900_000;
+    script.pull();
+    script.advance(250);
+    script.pull();
+    script.welcome(B);
+    script.pull();
+    script.answer(A, 10, ResponseBody::Value(None));
+    script.done();
+    script.put();
+    script.pull();
+    let (ClientId::Library { born, .. }, _) = script.identity(A) else { panic!("an id of its own") };
+    assert_eq!(born, ClusterTime(1_000_000), "node b had heard of no entry for long");
+}
+
+#[test]
 fn node_of_another_cluster_is_not_talked_to() {
     let mut script = Script::with_put_at_leader();
     script.lost(A);
@@ -232,6 +252,13 @@ fn answer_over_another_connection_than_its_request_is_no_answer() {
 }
 
 #[test]
+fn farewell_is_said_once_a_copy_has_its_result() {
+    let mut script = Script::with_put_answered_and_a_copy_on_its_way();
+    script.written(B, 11, true);
+    assert!(script.session.farewell().is_some(), "its session holds nothing any more that somebody may want");
+}
+
+#[test]
 fn farewell_is_said_once_a_copy_is_known_not_to_have_left() {
     let mut script = Script::with_put_answered_and_a_copy_on_its_way();
     script.not_sent(B);
@@ -295,4 +322,21 @@ fn write_that_was_refused_is_not_sent_again_at_the_last_moment() {
         script.advance(21);
         assert_eq!(script.pull().contains("put a"), is_sent_again, "{left_ms} ms left");
     }
+}
+
+#[test]
+fn write_with_little_time_is_sent_again_all_the_same() {
+    let mut script = Script::new(&[A]);
+    script.session.begin_write(script.now, script.now + Duration::from_millis(90), Script::operation(), None);
+    script.pull();
+    script.welcome(A);
+    script.pull();
+    script.refused(A, Refused::NoLeader);
+    for node in [B, C] {
+        script.pull();
+        script.lost(node);
+    }
+    script.pull();
+    script.advance(21);
+    assert!(script.pull().contains("put a"), "69 of its 90 ms are left");
 }

@@ -224,9 +224,7 @@ fn client_that_is_never_done_with_a_frame_but_sends_many_is_not_closed() {
     let mut world = World::founded(1);
     let (mut client, _) = world.welcomed(1);
     let mut out = Writer::new();
-    let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
-    let request = Request { id: 1, time_left_ms: 1000, silent_leader: None, body };
-    frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+    frame::encode(FrameKind::Request, &mut out, |out| request(1).encode(out));
     let bytes = out.into_bytes();
     client.send_bytes(&bytes[..20]);
     for _ in 0..8 {
@@ -419,9 +417,7 @@ fn input_of_incomplete_frames_is_counted_until_they_are_complete_or_closed() {
         bounds.iter().find(|bound| bound.name == "all_clients_input_bytes").unwrap().used
     };
     let mut out = Writer::new();
-    let body = RequestBody::Get { key: Bytes::from_static(b"key"), stale: false };
-    let request = Request { id: 1, time_left_ms: 1000, silent_leader: None, body };
-    frame::encode(FrameKind::Request, &mut out, |out| request.encode(out));
+    frame::encode(FrameKind::Request, &mut out, |out| request(1).encode(out));
     let bytes = out.into_bytes();
     client.send_bytes(&bytes[..20]);
     world.settle();
@@ -450,6 +446,14 @@ fn frame_that_comes_byte_by_byte_counts_from_its_first() {
     client.send_bytes(b"\x06");
     world.settle();
     assert_eq!(partial(&mut world), Some((began, 4)), "who takes longest is known by this");
+    let mut out = Writer::new();
+    frame::encode(FrameKind::Request, &mut out, |out| request(1).encode(out));
+    let rest = out.into_bytes().split_off(4);
+    world.pass(50);
+    client.send_bytes(&rest);
+    client.send_bytes(b"KV");
+    world.settle();
+    assert_eq!(partial(&mut world), Some((world.now, 2)), "the next frame has its own time");
 }
 
 #[test]
@@ -477,4 +481,109 @@ fn link_may_have_more_waiting_than_a_client() {
     assert_eq!(world.node(1).bus.link(NodeId(2)), Some(link));
     world.node(1).bus.queue(link, FrameKind::Message, |out| out.put(&vec![0; LIMITS.peer_output_bytes]));
     assert_ne!(world.node(1).bus.link(NodeId(2)), Some(link), "but not without bound");
+}
+
+#[test]
+fn client_whose_frame_takes_longest_makes_room_where_memory_is_short() {
+    let mut world = World::founded(1);
+    let (mut slow, slow_name) = world.welcomed(1);
+    let (mut quick, _) = world.welcomed(1);
+    slow.send_bytes(b"KV");
+    world.pass(1);
+    quick.send_bytes(b"K");
+    world.settle();
+    // Clients that are not played here have sent the rest.
+    world.node(1).bus.queues.partial_bytes = ALL_CLIENTS_INPUT_BYTES;
+    world.settle();
+    assert_eq!(world.inbound(1), [], "as much as may be");
+    quick.send_bytes(b"V");
+    world.settle();
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(slow_name)]);
+}
+
+#[test]
+fn client_that_has_introduced_itself_makes_room_for_nobody() {
+    let mut world = World::founded(2);
+    let (mut first, _) = world.welcomed(1);
+    let (mut second, _) = world.welcomed(1);
+    let _silent: Vec<TestClient> = (0..10).map(|_| world.client(1)).collect();
+    world.settle();
+    assert_eq!(world.inbound(1), [], "neither clients nor the link to node 2 are lost");
+    for client in [&mut first, &mut second] {
+        client.receive();
+        assert!(!client.is_closed);
+    }
+}
+
+#[test]
+fn answers_withheld_for_all_clients_together_are_bounded_too() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    // Answers to clients that are not played here hold on to the rest.
+    let others = ALL_CLIENTS_WITHHELD_BYTES - response(0, 1 << 20).body.payload_bytes();
+    world.node(1).bus.queues.withheld_bytes = others;
+    for id in 0..3 {
+        world.node(1).bus.reply(name, &response(id, 1 << 20));
+    }
+    let mut answers = Vec::new();
+    while answers.len() < 3 {
+        world.settle();
+        answers.extend(client.receive().into_iter().map(|frame| Response::decode(frame.payload).unwrap()));
+    }
+    let is_busy = |answer: &Response| matches!(answer.body, ResponseBody::Refused(Refused::Busy(_)));
+    let busy: Vec<bool> = answers.iter().map(is_busy).collect();
+    assert_eq!(busy, [false, false, true], "one is on its way, one just fits, and one does not");
+    assert_eq!(world.node(1).bus.queues.withheld_bytes, others);
+}
+
+#[test]
+fn client_that_goes_while_it_is_not_read_is_gone_at_once_and_leaves_nothing_behind() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    world.node(1).bus.reply(name, &response(1, CLIENT_SOFT_BYTES + (300 << 10)));
+    client.send_get(2);
+    world.settle();
+    assert_eq!(world.inbound(1), [], "its answers wait, so it is not read");
+    assert_eq!(world.node(1).bus.queues.backlog.len(), 1);
+    drop(client);
+    world.settle();
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)]);
+    assert!(world.node(1).bus.queues.backlog.is_empty());
+}
+
+#[test]
+fn client_that_goes_while_it_waits_for_too_many_answers_is_gone_at_once() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    (0..1_100).for_each(|id| client.send_get(id));
+    world.pass(20);
+    assert_eq!(world.inbound(1).len(), 1_024);
+    world.network.reset(world.network.pipes() - 1);
+    world.settle();
+    assert_eq!(world.inbound(1), [Inbound::ClientGone(name)], "though 76 of its requests were never read");
+}
+
+#[test]
+fn answer_does_not_overtake_those_that_are_withheld() {
+    let mut world = World::founded(1);
+    let (mut client, name) = world.welcomed(1);
+    for id in 0..2 {
+        world.node(1).bus.reply(name, &response(id, 1 << 20));
+    }
+    let queued = |world: &mut World| {
+        let id = ConnectionId::from_u64(name.0);
+        world.node(1).bus.connections.get(id).unwrap().0.queued_bytes()
+    };
+    let mut answers = Vec::new();
+    while queued(&mut world) > CLIENT_SOFT_BYTES {
+        world.settle();
+        answers.extend(client.receive());
+    }
+    world.node(1).bus.reply(name, &response(2, 1));
+    while answers.len() < 3 {
+        world.settle();
+        answers.extend(client.receive());
+    }
+    let ids = answers.into_iter().map(|frame| Response::decode(frame.payload).unwrap().id);
+    assert!(ids.eq(0..3));
 }

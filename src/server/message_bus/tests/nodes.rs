@@ -42,6 +42,34 @@ fn node_that_was_told_and_does_not_know_is_told_again() {
 }
 
 #[test]
+fn messages_to_who_must_be_told_first_are_bounded_and_dropped_where_a_snapshot_tells_it() {
+    for by_snapshot in [false, true] {
+        let mut world = World::new();
+        world.start(1, 1, &[1, 2], None);
+        world.start(2, 1, &[1, 2], None);
+        world.pass(300);
+        (0..100).for_each(|round| world.node(1).bus.send(NodeId(2), &heartbeat(round)));
+        let held = |world: &mut World| {
+            let bounds = world.node(1).bus.all_bounds();
+            bounds.into_iter().find(|bound| bound.name == "messages_held_for_founding").unwrap()
+        };
+        let bound = held(&mut world);
+        assert_eq!(bound.used, bound.cap);
+        world.inbound(1);
+        world.inbound(2);
+        world.node(1).bus.set_told_by_snapshot(by_snapshot);
+        world.node(1).bus.set_configuration(&cluster_of(&[1, 2]));
+        world.settle();
+        let told = world.inbound(2).len() as u64;
+        match by_snapshot {
+            true => assert!(told == 0 && world.inbound(1).contains(&Inbound::Newcomer(NodeId(2)))),
+            false => assert_eq!(told, 1 + bound.cap, "the founding first, then what was held"),
+        }
+        assert_eq!(held(&mut world).used, 0);
+    }
+}
+
+#[test]
 fn each_pair_of_nodes_ends_with_one_connection() {
     let mut world = World::founded(3);
     for node in &world.nodes {
@@ -112,6 +140,23 @@ fn frame_that_drips_counts_as_unread_for_a_while_only() {
         world.pass(10);
     }
     assert!(world.now.since(began) >= Duration::from_millis(840), "a MiB at 10 Mbit/s may arrive");
+}
+
+#[test]
+fn frame_that_follows_others_has_as_much_time_as_they_had() {
+    let mut world = World::founded(2);
+    let link = world.node(2).bus.peers.link(NodeId(1)).unwrap();
+    let mut frame = Writer::new();
+    frame::encode(FrameKind::Message, &mut frame, |out| heartbeat(1).encode(out));
+    let frame = frame.into_bytes();
+    for _ in 0..100 {
+        // The rest of one frame, and the beginning of the next.
+        let come = world.node(2).bus.connections.get(link).unwrap().0.buffered_bytes();
+        world.network.arrive(address(2), link, &[&frame[come..], &frame[..7]].concat());
+        world.pass(20);
+        assert!(world.node(2).bus.has_unread(NodeId(1)));
+    }
+    assert_eq!(world.inbound(2).len(), 100);
 }
 
 #[test]
