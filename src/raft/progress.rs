@@ -122,6 +122,7 @@ impl Progress {
         if goes_on {
             self.state = ProgressState::Replicate;
         }
+        self.poke &= !self.window.is_empty();
         self.check();
         is_news
     }
@@ -160,15 +161,15 @@ impl Progress {
         self.check();
     }
 
-    /// The follower answered a heartbeat, so it lives. A probe that has no answer yet is sent
-    /// again; behind messages that have none, an empty one is sent, which the follower refuses if
-    /// they were lost.
+    /// The follower answered a heartbeat, so it lives. Behind messages that have no answer, an empty one
+    /// is sent, which the follower refuses if they were lost: they may as well be on their way, and must
+    /// not be there twice.
     pub(super) fn on_heard(&mut self, last_index: LogIndex) {
-        match &mut self.state {
-            ProgressState::Probe { paused } => *paused = false,
-            ProgressState::Replicate => self.poke = self.match_index < last_index,
-            ProgressState::Snapshot { .. } => {}
-        }
+        self.poke = match self.state {
+            ProgressState::Probe { paused } => paused,
+            ProgressState::Replicate => self.match_index < last_index,
+            ProgressState::Snapshot { .. } => self.poke,
+        };
     }
 
     fn check(&self) {

@@ -39,7 +39,7 @@ impl Line {
 
 struct Run {
     cluster: Cluster,
-    /// What a heartbeat took to arrive, at most, once the leader knew its links.
+    /// What a heartbeat took to arrive, at most, on the links that replaced the first.
     longest_heartbeat: Duration,
     most_in_flight: usize,
 }
@@ -56,9 +56,18 @@ fn lead_for(duration: Duration, per_append: Duration) -> Run {
     cluster.events.clear();
     let mut lines: BTreeMap<(NodeId, NodeId), Line> = BTreeMap::new();
     let (begin, command) = (cluster.now, "x".repeat(1 << 10));
-    let end = begin + duration;
+    let (replaced_at, end) = (begin + duration / 3, begin + duration);
     let (mut longest_heartbeat, mut most_in_flight) = (Duration::ZERO, 0);
     while cluster.now < end && cluster.raft(leader).leader() == Some(leader) {
+        if cluster.now == replaced_at {
+            lines.clear();
+            for id in cluster.ids().into_iter().filter(|id| *id != leader) {
+                for (from, to) in [(leader, id), (id, leader)] {
+                    cluster.link_down(from, to);
+                    cluster.link_up(from, to);
+                }
+            }
+        }
         while cluster.propose(leader, &command).is_ok() {}
         for id in cluster.ids() {
             cluster.tick(id);
@@ -70,7 +79,7 @@ fn lead_for(duration: Duration, per_append: Duration) -> Run {
         }
         for line in lines.values_mut() {
             while let Some((left_at, flight)) = line.arrived(cluster.now) {
-                if matches!(flight.message, Message::Heartbeat(_)) && left_at > begin + duration / 3 {
+                if matches!(flight.message, Message::Heartbeat(_)) && left_at >= replaced_at {
                     longest_heartbeat = longest_heartbeat.max(cluster.now.since(left_at));
                 }
                 cluster.deliver(flight);
