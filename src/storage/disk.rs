@@ -213,6 +213,8 @@ impl FileDisk {
     pub fn check_writable<'a>(path: &Path, names: impl Iterator<Item = &'a str>) -> Result<(), OpenError> {
         let refused = |cause: io::Error| directory_error(path, &cause);
         check_access(path).map_err(refused)?;
+        // Of a file system that went over to reading alone by itself only this tells; it changes nothing.
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(refused)?;
         let lock = path.join(LOCK);
         if lock.exists() {
             check_access(&lock).map_err(|cause| lock_error(path, cause))?;

@@ -35,6 +35,41 @@ impl SmallDisk {
         }
     }
 
+    /// A real file system on a file, which can go over to reading alone; `None` where none can be made.
+    pub(crate) fn mount_file(file: &Path, path: &Path) -> Result<Option<Self>> {
+        fs::create_dir_all(path)?;
+        fs::File::create(file)?.set_len(160 << 20)?;
+        let disk = Self(path.to_owned());
+        let mut make = Command::new("mkfs.ext4");
+        make.arg("-q").arg(file);
+        let is_mounted = run(make, b"").and_then(|made| {
+            ensure!(made.status == 0, "{made:?}");
+            disk.mount_again(file)
+        });
+        if let Err(refused) = is_mounted {
+            eprintln!("SKIPPED: no file system can be made in a file here: {refused}");
+            return Ok(None);
+        }
+        Ok(Some(disk))
+    }
+
+    /// Mounts it anew.
+    pub(crate) fn mount_again(&self, file: &Path) -> Result<()> {
+        let mut command = Command::new("mount");
+        command.args(["-o", "loop"]).arg(file).arg(&self.0);
+        let ended = run(command, b"")?;
+        ensure!(ended.status == 0, "{ended:?}");
+        Ok(())
+    }
+
+    pub(crate) fn unmount(&self) -> Result<()> {
+        let mut command = Command::new("umount");
+        command.arg(&self.0);
+        let ended = run(command, b"")?;
+        ensure!(ended.status == 0, "{ended:?}");
+        Ok(())
+    }
+
     /// Changes how it is mounted, once nobody writes there.
     pub(crate) fn remount(&self, how: &str) -> Result<()> {
         let mut command = Command::new("mount");

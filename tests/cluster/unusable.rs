@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 use crate::cluster::Cluster;
 use crate::full_disk::SmallDisk;
 use crate::inspect::inspect;
-use crate::setup::{Ended, founded, kv, prepared, program, run};
+use crate::setup::{Ended, eventually, founded, kv, kv_client, prepared, program, run};
 
 /// Every name that a node gives to a file of its own.
 const NAMES: [&str; 9] = [
@@ -184,5 +185,42 @@ fn file_system_that_is_read_only_is_named_with_the_cure() -> Result<()> {
         refusal(&start)?.contains("mount it for writing") && refusal(&start)?.contains("node-1"),
         "{start:?}"
     );
+    Ok(())
+}
+
+/// As after an error of the medium: what is open for writing stays open, and every write fails from then on.
+#[test]
+fn file_system_that_goes_over_to_reading_alone_ends_the_node_which_comes_back_with_all_it_promised()
+-> Result<()> {
+    let mut cluster = prepared(1)?;
+    let (image, place) = (cluster.directory().join("image"), cluster.data(0));
+    let Some(disk) = SmallDisk::mount_file(&image, &place)? else { return Ok(()) };
+    cluster.start(0)?;
+    cluster.wait_until_whole()?;
+    ensure!(kv(&cluster, 0, "put key value")?.status == 0);
+    eventually("a spare", || place.join("spare.wal").exists().then_some(()))?;
+    let since = Instant::now();
+    disk.remount("abort")?;
+    // It cannot be stored, so it is not acknowledged; whether the next start finds it is another matter.
+    let put = kv_client(&cluster, 0, &["put", "other", "value", "--timeout-ms", "500"])?;
+    ensure!(put.status != 0, "{put:?}");
+    ensure!(cluster.wait_for_exit(0)?.code() == Some(1));
+    cluster.wait_for_line(0, since, |line| {
+        // A write is told so; a sync that was under way, that it failed.
+        let is_told = line.contains("Read-only file system") && line.contains("mount it for writing first");
+        (is_told || line.contains("Input/output error")) && line.contains("nothing can be stored safely")
+    })?;
+    let start = run(cluster.command(0), b"")?;
+    ensure!(refusal(&start)?.contains("mount it for writing"), "{start:?}");
+    let said = inspect(&place, &[])?;
+    let verdict = format!("would refuse: {}\n", refusal(&start)?);
+    ensure!(said.status == 1 && said.text().ends_with(&verdict), "{said:?}, {start:?}");
+
+    disk.unmount()?;
+    disk.mount_again(&image)?;
+    cluster.start(0)?;
+    cluster.wait_until_whole()?;
+    ensure!(kv(&cluster, 0, "get key")?.text() == "value\n");
+    drop(cluster);
     Ok(())
 }
