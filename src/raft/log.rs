@@ -371,6 +371,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::types::{ClusterId, Incarnation, NodeId};
+    use crate::wire::entry::{Configuration, Member};
 
     fn entry(index: u64, term: u64) -> Entry {
         let payload = Payload::Command(Bytes::from(format!("{term}.{index}")));
@@ -425,6 +427,29 @@ mod tests {
         assert_eq!(log.splice(position(2, 1), vec![entry(3, 2)]), Err(Mismatch::Contradiction));
         assert_eq!(log.splice(position(3, 9), vec![]), Err(Mismatch::Contradiction));
         assert_eq!(terms(&log), [0, 1, 1]);
+    }
+
+    #[test]
+    fn splice_of_what_no_leader_appends_is_a_contradiction() {
+        let stamped =
+            |index, stamp, payload| Entry::new(LogIndex(index), Term(2), ClusterTime(stamp), payload);
+        let command = || Payload::Command(Bytes::from_static(b"x"));
+        let members =
+            Configuration::new(ClusterId(1), vec![Member { id: NodeId(1), incarnation: Incarnation(1) }]);
+        let mut log = Log::recover(vec![entry(1, 0), stamped(2, 7, command())]);
+        let refused = [
+            vec![stamped(3, 6, command())],
+            vec![stamped(3, 8, command()), stamped(4, 7, command())],
+            vec![stamped(3, 7, Payload::Configuration(members.unwrap()))],
+        ];
+        for entries in refused {
+            assert_eq!(
+                log.splice(position(2, 2), entries.clone()),
+                Err(Mismatch::Contradiction),
+                "{entries:?}"
+            );
+        }
+        assert_eq!(log.splice(position(2, 2), vec![stamped(3, 7, command())]), Ok(LogIndex(3)));
     }
 
     /// Terms 0, 1, 1, 2 with all committed and applied, compacted up to entry 3.
@@ -499,6 +524,9 @@ mod tests {
             assert!(batch.iter().zip(2..).all(|(entry, index)| entry.index.0 == index));
         }
         assert!(log.entries_from(LogIndex(6), 100).is_empty());
+        let two =
+            log.entries_from(LogIndex(2), usize::MAX)[..2].iter().map(|entry| entry.encoded().len()).sum();
+        assert_eq!(log.entries_from(LogIndex(2), two).len(), 2, "as many as fit");
     }
 
     #[test]

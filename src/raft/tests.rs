@@ -128,6 +128,7 @@ scripts! {
     election_patience_begins_when_the_requests_leave
     election_voter_waits_a_whole_timeout
     election_timer_of_a_node_that_grants_no_vote_goes_on
+    election_timer_of_a_candidate_that_learns_of_a_later_term_goes_on
     election_answer_to_a_pre_vote_does_not_overtake_a_vote
     vote_for_a_candidate_with_an_older_log_is_refused
     vote_requested_from_a_pre_candidate_is_granted
@@ -196,6 +197,8 @@ scripts! {
     loyalty_leader_with_a_fresh_quorum_refuses_candidates
     quorum_leader_that_hears_no_majority_gives_way
     quorum_leader_that_hears_a_majority_stays
+    quorum_leader_whose_appends_are_acknowledged_stays
+    quorum_answer_to_an_old_round_says_when_that_began
     quorum_lost_leader_with_the_longest_log_is_elected_again_or_outvoted
     quorum_leader_after_weeks_without_a_tick_gives_way_once
     pre_vote_of_a_node_that_was_cut_off_raises_no_term
@@ -209,14 +212,18 @@ scripts! {
     evidence_of_a_dead_leader_begins_a_pre_vote_one_after_the_other
     evidence_is_needed_not_only_a_lost_link
     evidence_is_void_once_the_leader_speaks
+    evidence_that_was_void_is_no_cause_of_a_later_election
     evidence_about_anybody_but_the_leader_is_no_cause
     held_pre_vote_is_granted_on_evidence
     held_pre_vote_is_refused_when_the_link_is_back
     held_pre_vote_waits_anew_for_each_lost_link
+    held_pre_vote_asked_again_is_answered_once
     held_pre_vote_is_refused_after_ten_milliseconds
     held_pre_vote_is_refused_when_the_leader_speaks
     held_pre_vote_is_answered_when_the_voter_campaigns_itself
     unread_bytes_of_the_leader_hold_the_timer_back
+    unread_bytes_of_the_leader_never_shorten_the_patience
+    unread_words_lost_with_a_link_that_was_replaced_hold_the_timer_back
     found_lowest_id_campaigns_at_once_and_is_elected
     found_node_before_the_founding_takes_part_in_nothing
     alone_node_is_its_own_majority_once_its_disk_has_it

@@ -118,3 +118,41 @@ fn patience(config: &Config) -> Duration {
 fn narrowest(config: &Config) -> usize {
     config.max_append_bytes.min(config.window_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    #[test]
+    fn width_is_kept_where_the_answer_to_a_later_heartbeat_came_in_time() {
+        let config = Config::new(NodeId(1), 0);
+        let mut window = Window::new(&config);
+        window.on_sent(LogIndex(1), config.max_append_bytes);
+        window.on_heartbeat(&config, at(0), 1);
+        window.on_heartbeat_answered(&config, at(1), 1);
+        assert!(window.has_room(&config, 1), "twice as much");
+        window.on_heartbeat(&config, at(10), 2);
+        window.on_heartbeat_answered(&config, at(12), 3);
+        window.on_heartbeat(&config, at(110), 4);
+        assert!(window.has_room(&config, 1), "the answer that was lost says nothing any more");
+        window.on_heartbeat(&config, at(200), 5);
+        assert!(!window.has_room(&config, 1), "one that has no answer for three intervals does");
+    }
+
+    #[test]
+    fn width_never_exceeds_what_is_configured() {
+        let config = Config::new(NodeId(1), 0);
+        let mut window = Window::new(&config);
+        window.on_sent(LogIndex(1), config.window_bytes);
+        for round in 1..20 {
+            window.on_heartbeat(&config, at(round), round);
+            window.on_heartbeat_answered(&config, at(round), round);
+        }
+        assert!(!window.has_room(&config, 1));
+    }
+}

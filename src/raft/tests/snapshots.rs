@@ -152,3 +152,38 @@ fn install_that_nobody_sent_is_a_violation() {
     let is_violation = |(_, event): &(NodeId, Event)| matches!(event, Event::ProtocolViolation { .. });
     assert!(cluster.events.iter().any(is_violation));
 }
+
+#[test]
+fn chunk_of_what_is_here_already_commits_it() {
+    let cluster = Cluster::founded(3, |_| {});
+    let command = |index| {
+        let payload = Payload::Command(Bytes::from_static(b"x"));
+        Entry::new(LogIndex(index), Term(2), ClusterTime::ZERO, payload)
+    };
+    let entries = [cluster.founding()].into_iter().chain((2..=30).map(command)).collect();
+    let hard_state = HardState { term: Term(3), voted_for: None };
+    let mut raft = Raft::new(Config::new(BEHIND, 1), hard_state, entries, Instant::ZERO);
+    let snapshot = SnapshotId { index: LogIndex(20), term: Term(2), bytes: 10_000, checksum: 7 };
+    let chunk = InstallSnapshot { term: Term(3), snapshot, offset: 0, chunk: vec![1; 10].into() };
+    raft.step(Instant::ZERO, LEADER, Message::InstallSnapshot(chunk));
+    assert_eq!(raft.take_snapshot_inputs(), [], "it matches");
+    assert_eq!(raft.log().committed(), LogIndex(20), "what a snapshot stands for is committed");
+}
+
+#[test]
+fn follower_is_known_to_have_what_is_committed_and_no_more() {
+    let mut cluster = Cluster::founded(5, |_| {});
+    cluster.now = cluster.raft(LEADER).next_deadline();
+    cluster.tick(LEADER);
+    cluster.run();
+    for peer in [3, 4, 5].map(NodeId) {
+        cluster.cuts.extend([(LEADER, peer), (peer, LEADER)]);
+    }
+    cluster.propose(LEADER, "x").unwrap();
+    cluster.run();
+    let raft = cluster.raft(LEADER);
+    let committed = raft.log().committed();
+    assert_eq!(crate::raft::invariants::counted_of(raft, NodeId(2)).unwrap().0, committed.next());
+    let known = raft.acknowledged().find(|(id, _)| *id == NodeId(2)).unwrap().1;
+    assert_eq!(known, committed, "it may yet have to give up the rest, and would pass for an old copy then");
+}
