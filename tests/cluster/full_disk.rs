@@ -132,13 +132,16 @@ fn nodes_on_full_disks_refuse_writes_say_so_and_heal_by_themselves() -> Result<(
         cluster.wait_for_line(node, since, |line| line.contains("the disk is nearly full"))?;
     }
     let refused = eventually("writes are refused", || {
+        // A leader that was silent for a moment may have taken an earlier copy: then nobody knows.
         let ended = kv(&cluster, 2, "put key new").ok()?;
-        (ended.status != 0).then_some(ended)
+        (ended.status == 4).then_some(ended)
     })?;
-    ensure!(refused.status == 4 && refused.stderr.contains("no space: node "), "{refused:?}");
+    ensure!(refused.stderr.contains("no space: node "), "{refused:?}");
     ensure!(kv(&cluster, 2, "get key")?.status == 0, "reads go on");
-    let json = kv_client(&cluster, 2, &["put", "key", "new", "--json"])?.json();
-    ensure!(json["error"] == "no_space", "{json}");
+    eventually("a definite no to programs", || {
+        let json = kv_client(&cluster, 2, &["put", "key", "new", "--json"]).ok()?.json();
+        (json["error"] == "no_space").then_some(())
+    })?;
     ensure!(kv(&cluster, 2, "status")?.text().contains("(low)"));
     ensure!(kv(&cluster, 2, "delete key")?.status == 0, "a delete makes room");
 
