@@ -174,7 +174,10 @@ fn inspect_of_a_running_nodes_directory_is_refused_and_harms_nobody() -> Result<
 fn as_another(cluster: &Cluster, arguments: &[OsString]) -> Result<Ended> {
     let copy = cluster.directory().join("program");
     if !copy.exists() {
-        fs::copy(program(), &copy)?;
+        // By another process: a file that a fork of this one still has open for writing cannot be run.
+        let mut command = Command::new("cp");
+        command.arg(program()).arg(&copy);
+        ensure!(run(command, b"")?.status == 0, "the program cannot be copied");
     }
     let mut command = Command::new(copy);
     command.args(arguments);
