@@ -211,6 +211,8 @@ mod tests {
             }
             prop_assert_eq!(store.len(), model.len());
             prop_assert_eq!(store.digest(), store.recomputed_digest());
+            let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
+            prop_assert_eq!(store.bytes(), bytes as u64);
             prop_assert_eq!(rows(&store), model);
         }
 
