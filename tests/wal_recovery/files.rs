@@ -119,14 +119,20 @@ fn directory_whose_lock_file_was_removed_is_still_in_use() {
 }
 
 #[test]
-fn directories_with_names_of_ours_are_left_alone() {
+fn directories_with_names_of_ours_are_refused_and_all_directories_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    for name in ["other.tmp", "0000000005.snap", "spare-0000000001.wal", "0000000007.wal", "restored-2.snap"]
-    {
-        std::fs::create_dir(directory.path().join(name)).unwrap();
-    }
+    let other = directory.path().join("other.tmp");
+    std::fs::create_dir(&other).unwrap();
     drop(open(directory.path()).unwrap());
+    for name in ["0000000005.snap", "spare-0000000001.wal", "0000000007.wal", "restored-2.snap", "spare.wal"]
+    {
+        let path = directory.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        let refused = open(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains(&path.display().to_string()), "{name}: {refused}");
+        std::fs::remove_dir(path).expect("it is still there");
+    }
     let (_, recovered) = open(directory.path()).unwrap();
-    assert_eq!(recovered.boot, BootNumber(2));
-    assert!(directory.path().join("0000000005.snap").is_dir());
+    assert_eq!(recovered.boot, BootNumber(2), "who is refused raises no boot");
+    assert!(other.is_dir());
 }
