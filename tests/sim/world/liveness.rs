@@ -162,12 +162,7 @@ impl World {
             Defect::SlowDisk => {
                 self.nodes[node].slow_until = (Instant::MAX, self.plan.timing.election_max * 4);
             }
-            Defect::FullDisk => {
-                // Less than any snapshot takes: it is low from the beginning, and a leader gives way at once.
-                let left = self.streams.faults.below(8 << 10);
-                self.nodes[node].disk.leave_free(left);
-            }
-            Defect::Flapping | Defect::Restarting | Defect::Sleepy => {}
+            Defect::Flapping | Defect::Restarting | Defect::Sleepy | Defect::FullDisk => {}
         }
         self.limp(node, how);
     }
@@ -187,6 +182,12 @@ impl World {
             }
             Defect::Restarting => self.end_process(node, End::Kill),
             Defect::Sleepy => self.pause(node, self.now + next * 9 / 10),
+            // Less than any snapshot takes: it is low from the beginning, and a leader gives way at once. What it
+            // gives back itself is taken, too: else it may have room for a while, and be low again in the end.
+            Defect::FullDisk => {
+                let left = self.streams.faults.below(8 << 10);
+                self.nodes[node].disk.leave_free(left);
+            }
             _ => return,
         }
         let next = if how == Defect::Dead { Duration::from_millis(1) } else { next };
