@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use super::disk::Disk;
 
-/// What is freed at a time: it takes 1 to 2 ms.
-const SLICE_BYTES: u64 = 8 << 20;
+/// What is freed at a time: it takes less than a millisecond.
+const SLICE_BYTES: u64 = 2 << 20;
 
 /// Open files without a name, and how much of each is left.
 ///
